@@ -1,0 +1,67 @@
+# Two commands do everything, set-up included: `make figures` and `make test`.
+#   PROFILE=pocket|esc10|smoke    which profile the figures are made of (lib/profiles.py)
+#   TORCH_FLAGS="..."             options for pip when it installs PyTorch (see README, "Set-up")
+#   UNMUTE_CACHE, UNMUTE_DATA     where scratch and fetched audio live (default .cache)
+#   UNMUTE_WORKERS                worker processes (default: one a core)
+
+PROFILE ?= pocket
+PYTHON ?= python3
+ENCODER ?= pocket-amae
+VENV := .venv
+RUN := $(VENV)/bin/python
+export OMP_NUM_THREADS ?= 1
+export MPLBACKEND := agg
+
+.PHONY: figures test lab notebooks data pretrain check lint format pins setup clean distclean help
+
+figures: setup  ## run all notebooks in order and draw Figures 1-8 into figures/$(PROFILE)
+	@$(RUN) -m lib.notebooks run --profile $(PROFILE)
+
+test: setup lint  ## lint, then the whole test suite, offline
+	@$(RUN) -m pytest -n auto --dist loadgroup -q
+
+lab: setup  ## open JupyterLab on the notebooks
+	@$(VENV)/bin/jupyter lab --notebook-dir notebooks
+
+notebooks: setup  ## execute the committed notebooks on PROFILE and pair them with their sources
+	@$(RUN) -m lib.notebooks commit --profile $(PROFILE)
+
+data: setup  ## fetch ESC-10 (42 MB), each file checked against its SHA-256
+	@$(RUN) -m lib.data.fetch
+
+pretrain: setup  ## pretrain ENCODER anew, resumably
+	@OMP_NUM_THREADS= $(RUN) -m lib.encoders.pretrain $(ENCODER)
+
+check: setup  ## compare what was computed with what is committed, within the stated tolerance
+	@$(RUN) -m lib.check
+
+lint: setup
+	@$(RUN) -m ruff check -q . && $(RUN) -m ruff format -q --check .
+
+format: setup  ## format the code and sort imports
+	@$(RUN) -m ruff check -q --fix . ; $(RUN) -m ruff format -q .
+
+pins:  ## print the pinned dependencies of environment.yml
+	@sed -n 's/^      - \([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' environment.yml
+
+setup: $(VENV)/.ready
+
+# PyTorch first and alone, so that no other package pulls a build of its own choice.
+$(VENV)/.ready: environment.yml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name one with PYTHON=...")'
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(MAKE) -s pins > $(VENV)/requirements.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(TORCH_FLAGS) $$(grep '^torch==' $(VENV)/requirements.txt)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	@$(RUN) -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "unmute.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@touch $@
+
+clean:  ## remove everything computed (embeddings, cells, run notebooks), keep fetched audio
+	@$(PYTHON) -c 'import os, pathlib, shutil; root = pathlib.Path(os.environ.get("UNMUTE_CACHE") or ".cache"); [shutil.rmtree(root / part, ignore_errors=True) for part in ("store", "cells", "bootstrap", "notebooks")]'
+
+distclean: clean  ## remove the virtual environment too
+	@rm -rf $(VENV)
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12

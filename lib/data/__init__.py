@@ -1,0 +1,1 @@
+"""Where sound comes from: event banks, the mixer, the datasets."""

@@ -1,0 +1,175 @@
+"""Run the notebooks in order, and keep the committed ones paired with their sources.
+
+``python -m lib.notebooks run --profile smoke`` executes all into the scratch folder;
+``python -m lib.notebooks commit`` executes them and writes the pairs that a reader sees on the web.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from lib.errors import InputError, unknown_name
+from lib.files import write_text
+from lib.paths import NOTEBOOKS, scratch
+from lib.profiles import load_profile
+
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def sources(only: str = "") -> list[Path]:
+    """Return the notebook sources in order, or those whose name starts with `only`."""
+    paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    chosen = [path for path in paths if path.name.startswith(only)]
+    if not chosen:
+        raise unknown_name("notebook", only, [path.stem for path in paths])
+    return chosen
+
+
+def read_source(path: Path) -> nbformat.NotebookNode:
+    """Return a source as a notebook, with a kernel and with cell ids that do not change from run to run."""
+    notebook = jupytext.read(path, fmt="py:percent")
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"{path.stem[:2]}-{number:02d}"
+    return notebook
+
+
+def declared_parameters(notebook: nbformat.NotebookNode, name: str) -> set[str]:
+    """Return the names set in the one cell tagged ``parameters``.
+
+    Raises
+    ------
+    InputError
+        If there is not exactly one such cell.
+    """
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise InputError(f"Notebook '{name}' has {len(cells)} cells tagged 'parameters'; it must have exactly one.")
+    lines = [line.split("=")[0].strip() for line in cells[0].source.splitlines() if "=" in line]
+    return {line for line in lines if line.isidentifier()}
+
+
+def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbformat.NotebookNode:
+    """Execute one notebook with papermill.
+
+    Parameters
+    ----------
+    path : Path
+        The ``py:percent`` source.
+    parameters : dict
+        Values for the names of its parameters cell.
+    output : Path
+        Where the executed notebook goes, also when it fails.
+
+    Raises
+    ------
+    InputError
+        If a parameter is not one of the notebook's, or a cell raises; the message is the cell's own.
+    """
+    notebook = read_source(path)
+    known = declared_parameters(notebook, path.stem)
+    for name in parameters:
+        if name not in known:
+            raise unknown_name(f"{path.stem} parameter", name, sorted(known))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = output.with_suffix(".in.ipynb")
+    write_text(fresh, nbformat.writes(notebook))
+    try:
+        return papermill.execute_notebook(
+            fresh,
+            output,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=path.parent,
+            extra_arguments=["--log-level=40"],  # kernels on one machine need not warn about the wire
+        )
+    except PapermillExecutionError as error:
+        what = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
+        raise InputError(f"Notebook '{path.stem}' stopped: {what} (executed copy: {output})") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def run_all(profile: str, only: str = "", extra: dict[str, object] | None = None) -> None:
+    """Execute the notebooks in order into the scratch folder."""
+    load_profile(profile)
+    for path in sources(only):
+        print(f"{path.stem} …", flush=True)
+        run_notebook(
+            path, {"profile": profile, **(extra or {})}, scratch() / "notebooks" / profile / f"{path.stem}.ipynb"
+        )
+
+
+def commit_all(profile: str, only: str = "") -> None:
+    """Execute the notebooks and write each beside its source, scrubbed of times, paths and progress."""
+    load_profile(profile)
+    for path in sources(only):
+        print(f"{path.stem} …", flush=True)
+        executed = run_notebook(path, {"profile": profile}, scratch() / "notebooks" / profile / f"{path.stem}.ipynb")
+        write_text(path.with_suffix(".ipynb"), nbformat.writes(scrubbed(executed)) + "\n")
+
+
+def scrubbed(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Return an executed notebook without times, injected parameters, progress and error streams."""
+    clean = nbformat.from_dict(json.loads(nbformat.writes(executed)))
+    clean.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
+    clean.cells = [cell for cell in clean.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for number, cell in enumerate(clean.cells, start=1):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            cell.execution_count = number
+            cell.outputs = [output for output in cell.outputs if _is_worth_showing(output, tags)]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = number
+    return clean
+
+
+def _is_worth_showing(output: dict, tags: list[str]) -> bool:
+    """Progress (streams of cells tagged ``long``) and warnings are for the person who waits."""
+    return output["output_type"] != "stream" or (output["name"] == "stdout" and "long" not in tags)
+
+
+def is_paired(path: Path) -> bool:
+    """Return whether the committed notebook holds exactly the cells of its source."""
+    pair = path.with_suffix(".ipynb")
+    if not pair.is_file():
+        return False
+    ours, theirs = read_source(path).cells, nbformat.read(pair, as_version=4).cells
+    return [(c.cell_type, c.source) for c in ours] == [(c.cell_type, c.source) for c in theirs]
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["run", "commit"])
+    parser.add_argument("--profile", default="pocket")
+    parser.add_argument("--only", default="", help="run the notebooks whose name starts so, e.g. 03")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter")
+    arguments = parser.parse_args()
+    # Kernels inherit these: no debugger warnings, no progress bars in batch.
+    os.environ.update(PYDEVD_DISABLE_FILE_VALIDATION="1", TQDM_DISABLE="1")
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    try:
+        if arguments.action == "run":
+            run_all(arguments.profile, arguments.only, dict(item.split("=", 1) for item in arguments.set))
+        else:
+            commit_all(arguments.profile, arguments.only)
+    except InputError as error:
+        sys.exit(f"make figures: {error}" if arguments.action == "run" else f"make notebooks: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The small pictures between the paragraphs of notebooks 01 to 04; Figures 1-8 have a file of their own."""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lib.audio import SAMPLE_RATE, log_mel, mel_centres
+from lib.data.datasets import Soundscapes
+from lib.data.mixer import Scene
+from lib.encoders import ENCODERS
+from lib.figures_style import INK, MARKERS, STYLE, colour, ink
+
+SIZE = (7.2, 2.6)
+
+
+def new_figure(columns: int = 1, size: tuple[float, float] = SIZE, **options: object) -> tuple[Figure, np.ndarray]:
+    """Return an empty figure in the house style, and its axes ``(columns,)``."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, dpi=100, layout="constrained")
+        return figure, np.atleast_1d(figure.subplots(1, columns, **options))
+
+
+def plot_scene(scene: Scene, num_mels: int = 64) -> Figure:
+    """Show a clip's log-mel spectrogram with a box round each event: when, and in which band its energy lies."""
+    figure, (axes,) = new_figure()
+    spectrogram = log_mel(scene.audio, num_mels).numpy()  # (frames, mel)
+    centres, seconds = mel_centres(num_mels), len(scene.audio) / SAMPLE_RATE
+    axes.imshow(spectrogram.T, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, num_mels))
+    for event in scene.events:
+        low, high = np.searchsorted(centres, (event.low_hz, event.high_hz))
+        box = (event.onset, low), event.offset - event.onset, max(high - low, 1.5)
+        axes.add_patch(Rectangle(*box, fill=False, edgecolor="white", linewidth=1.2))
+        text = axes.text(event.onset + 0.05, low + max(high - low, 1.5), event.label.replace("_", " "))
+        text.set(color="white", size=7, va="bottom")
+    ticks = np.searchsorted(centres, (250, 500, 1000, 2000, 4000, 7000))
+    axes.set_yticks(ticks, ["250", "500", "1k", "2k", "4k", "7k"])
+    axes.set(xlabel="time (s)", ylabel="frequency (Hz)", title=f"{len(scene.events)} events, every one of them known")
+    return figure
+
+
+def plot_polyphony(data: Soundscapes, split: str, count: int) -> Figure:
+    """Show how many classes a clip of the split has, and in how many clips each class occurs."""
+    targets = data.targets(split, count)
+    figure, (left, right) = new_figure(2, width_ratios=[1, 1.6])
+    classes, clips = np.unique(targets.sum(1).astype(int), return_counts=True)
+    left.bar(classes, clips, color="#005F99")
+    left.set(xlabel="classes in a clip", ylabel="clips", title=f"polyphony of {split}", xticks=classes)
+    right.bar(range(targets.shape[1]), 100 * targets.mean(0), color="#56B4E9")
+    right.set_xticks(range(targets.shape[1]), [c.replace("_", " ") for c in data.classes], rotation=60, ha="right")
+    right.set(ylabel="% of clips", title="how often each class occurs")
+    return figure
+
+
+def plot_search(rows: pd.DataFrame, head: str, epochs: int) -> Figure:
+    """Show the trials of one cell: learning rate against validation score at each rung; stopped trials are hollow."""
+    figure, (axes,) = new_figure(size=(5.2, 2.8))
+    trials = rows[(rows["stage"] == "search") & (rows["head"] == head)]
+    last = trials.groupby(["lr", "weight_decay"])["rung"].transform("max")
+    for rung, part in trials.groupby("rung"):
+        ended = part["rung"] == last[part.index]
+        size = 12 + 60 * rung / epochs
+        axes.scatter(part["lr"], part["value"], s=size, facecolors="none", edgecolors=colour(head))
+        done = part[ended & (rung == epochs)]
+        axes.scatter(done["lr"], done["value"], s=size, color=colour(head))
+    axes.set_xscale("log")
+    axes.set(xlabel="learning rate", ylabel=f"validation {trials['metric'].iloc[0]} (%)")
+    axes.set_title(f"{head}: one circle a rung, larger = later; filled = trained to the end")
+    axes.grid(True)
+    return figure
+
+
+def plot_gains(table: pd.DataFrame, encoders: Sequence[str]) -> Figure:
+    """Show each head's gain over linear with its paired bootstrap interval, one panel an encoder."""
+    figure, panels = new_figure(len(encoders), (7.2, 3.2), sharex=True, sharey=True)
+    for axes, encoder in zip(panels, encoders, strict=True):
+        part = table[(table["encoder"] == encoder) & (table["head"] != "linear")].iloc[::-1]
+        for y, row in enumerate(part.itertuples()):
+            axes.plot([row.gain_low, row.gain_high], [y, y], color=colour(row.head), linewidth=2)
+            axes.plot(row.gain, y, marker=MARKERS[row.head], color=colour(row.head), markersize=5)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(part)), part["head"])
+        axes.set_title(ENCODERS[encoder].label)
+        axes.grid(True, axis="x")
+    figure.supxlabel("points above linear (test), with 95 % paired bootstrap interval", size=8)
+    return figure
+
+
+def plot_prototype_counts(table: pd.DataFrame, metric: str) -> Figure:
+    """Show the test score against the number of prototypes per class J, one line a kind, one panel an encoder."""
+    encoders = list(dict.fromkeys(table["encoder"]))
+    figure, panels = new_figure(len(encoders), (max(4.8, 2.6 * len(encoders)), 3.0), sharey=True)
+    for axes, encoder in zip(panels, encoders, strict=True):
+        for head, part in table[table["encoder"] == encoder].groupby("head", sort=False):
+            style = {"color": ink(head), "marker": MARKERS[head], "linestyle": LINES[head], "capsize": 2}
+            axes.errorbar(part["J"], part["mean"], part["sd"], label=head, linewidth=1.4, **style)
+        axes.set_xscale("log")
+        counts = sorted(set(table["J"]))
+        axes.set_xticks(counts, [f"{count:g}" for count in counts], minor=False)
+        axes.minorticks_off()
+        axes.set(xlabel="prototypes per class J", title=ENCODERS[encoder].label)
+        axes.grid(True)
+    panels[0].set_ylabel(f"test {metric} (%), ±1 sd over seeds")
+    panels[0].legend(frameon=False, fontsize=7.5)
+    return figure
+
+
+LINES = {"protobin": "-", "protofloat": "--", "proto": ":"}
+
+
+def plot_contrasts(table: pd.DataFrame) -> Figure:
+    """Show paired differences between kinds of prototypes, a row a contrast and encoder, with bootstrap intervals."""
+    figure, (axes,) = new_figure(size=(6.4, 0.8 + 0.28 * len(table)))
+    for y, row in enumerate(table.iloc[::-1].itertuples()):
+        axes.plot([row.low, row.high], [y, y], color="#D55E00", linewidth=2)
+        axes.plot(row.difference, y, "o", color="#D55E00", markersize=5)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    labels = [f"{row.contrast}   {ENCODERS[row.encoder].label}" for row in table.iloc[::-1].itertuples()]
+    axes.set_yticks(range(len(table)), labels)
+    axes.set_xlabel("difference in points of the test metric, with 95 % paired bootstrap interval")
+    axes.grid(True, axis="x")
+    return figure

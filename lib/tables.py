@@ -1,0 +1,313 @@
+"""From results to the small tables that the figures are drawn from, and to the README's tables.
+
+Compute writes a tidy table, draw reads that table and nothing else. All numbers here come from
+``figures/<profile>/results.csv``, from the finished cells (test scores for the bootstrap, trained weights for the
+maps), or from the encoder on one clip.
+"""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.decomposition import PCA
+
+from lib.audio import SAMPLE_RATE, mel_centres
+from lib.comparisons import averages, interval, is_default
+from lib.data.datasets import load_dataset
+from lib.encoders import ENCODERS, load_encoder
+from lib.heads import Head, build_head
+from lib.profiles import Profile, load_profile
+from lib.results import main_cells, read_cell
+from lib.search import Cell
+from lib.store import load_embeddings
+
+NO_SUPERVISED = "No supervised⁺ version of a pocket encoder exists yet: this half of the figure waits for one."
+NO_FINE_TUNING = "No fine-tuned encoder in this profile: the upper line of the paper's figure is not drawn."
+NO_BIOACOUSTICS = "No bioacoustic set in this profile: this matrix has nothing to count yet."
+SHOWN_PROTOTYPES = 64
+PCA_CLIPS = 64  # training clips whose tokens fix the components of Figure 1
+
+
+def note(profile: Profile, bars: str) -> str:
+    """Return what a figure states in its margin."""
+    return f"profile {profile.name} ({profile.about}) · {len(profile.seeds)} seeds · {bars}"
+
+
+def figure_1(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """Spectrogram, PCA of the token map, cls attention, protobin evidence, of one test clip."""
+    name, data = profile.encoders[0], load_dataset(profile.dataset)
+    encoder, scene = load_encoder(name), data.scene("test", profile.example)
+    with torch.inference_mode():
+        spectrogram = encoder.spectrogram(scene.audio, SAMPLE_RATE)
+        encoding = encoder(spectrogram, attention=True)
+        head = trained_head(profile, name, "protobin")
+        evidence = head.evidence_map(encoding.tokens)[0]  # (C, S_t, S_f)
+    S_t, S_f = encoding.grid
+    parts = [
+        _label_rows(encoder, ENCODERS[name].label),
+        _event_rows(scene.events),
+        _map_rows("spectrogram", "log-mel", coarse(spectrogram[0, : S_t * encoder.geometry.patch[0]])),
+    ]
+    others = load_embeddings(name, profile.dataset, "train", profile.clips["train"]).tokens[:PCA_CLIPS].float()
+    for channel, values in zip("rgb", pca_colours(encoding.tokens[0], others), strict=True):
+        parts.append(_map_rows("pca", channel, values.reshape(S_t, S_f)))  # (N,) -> (S_t, S_f)
+    depth = encoding.attention.shape[1]
+    for layer in (0, depth // 2, depth - 1):
+        attention = encoding.attention[0, layer].mean(0).reshape(S_t, S_f)  # (heads, N) -> (S_t, S_f)
+        parts.append(_map_rows("attention", f"layer {layer + 1}", attention))
+    for label in dict.fromkeys(event.label for event in scene.events):
+        parts.append(_map_rows("evidence", label, evidence[data.classes.index(label)]))
+    parts.append(pd.DataFrame({"row": ["supervised"], "panel": ["missing"], "text": [NO_SUPERVISED]}))
+    table = pd.concat(parts, ignore_index=True)
+    table["row"] = table["row"].fillna("base") if "row" in table else "base"
+    return table, note(
+        profile,
+        f"clip {profile.example} of the test split; PCA of tokens minus the mean token of their place; no error bars",
+    )
+
+
+def trained_head(profile: Profile, encoder: str, head: str, state: str = "") -> Head:
+    """Return a finished cell's head with its trained weights (`state` ""), or its initial ones ("initial.")."""
+    cell = Cell(encoder, profile.dataset, head, profile.prototypes, ENCODERS[encoder].cls)
+    weights, module = read_cell(profile, cell).weights, load_encoder(encoder)
+    classes = load_dataset(profile.dataset).classes
+    built = build_head(head, module.geometry.dim, len(classes), module.grid, profile.prototypes)
+    initial = {key.removeprefix("initial."): value for key, value in weights.items() if key.startswith("initial.")}
+    trained = {key: value for key, value in weights.items() if not key.startswith("initial.")}
+    built.load_state_dict(initial if state else trained)
+    return built.eval()
+
+
+def coarse(spectrogram: torch.Tensor, frames: int = 4) -> torch.Tensor:
+    """Average every few frames of ``(frames, mel)``: as fine as a picture in a page shows, a quarter of the rows."""
+    steps = spectrogram.shape[0] // frames
+    return spectrogram[: steps * frames].unflatten(0, (steps, frames)).mean(1)  # (frames / 4, mel)
+
+
+def pca_colours(tokens: torch.Tensor, others: torch.Tensor) -> np.ndarray:
+    """Return the first three principal components of a token map as three channels in [0, 1].
+
+    A token says what it hears *and* where it stands, and the place is the louder of the two. So the mean token of
+    each place, over other clips, is taken away first, and the components are those of the other clips' tokens.
+
+    Parameters
+    ----------
+    tokens : torch.Tensor
+        ``(N, D)``.
+    others : torch.Tensor
+        Tokens of other clips, ``(clips, N, D)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(3, N)``.
+    """
+    place = others.mean(0)  # (N, D)
+    residuals = (others - place).flatten(0, 1).numpy()  # (clips, N, D) -> (clips · N, D)
+    components = PCA(3, svd_solver="covariance_eigh").fit(residuals).transform((tokens - place).numpy()).T  # (3, N)
+    low, high = np.percentile(components, [2, 98], axis=1, keepdims=True)
+    return np.clip((components - low) / (high - low), 0.0, 1.0)
+
+
+def _label_rows(encoder: torch.nn.Module, label: str) -> pd.DataFrame:
+    centres = mel_centres(encoder.geometry.num_mels)
+    axis = [{"panel": "axis", "name": "hz", "f": band, "value": hz} for band, hz in enumerate(centres)]
+    seconds = encoder.grid[0] * encoder.geometry.patch[0] * encoder.geometry.hop_ms / 1000
+    return pd.DataFrame(
+        [{"panel": "label", "text": label}, {"panel": "axis", "name": "seconds", "value": seconds}, *axis]
+    )
+
+
+def _event_rows(events: tuple) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "panel": "event",
+                "name": event.label,
+                "start_s": event.onset,
+                "end_s": event.offset,
+                "low_hz": event.low_hz,
+                "high_hz": event.high_hz,
+            }
+            for event in events
+        ]
+    )
+
+
+def _map_rows(panel: str, name: str, values: np.ndarray | torch.Tensor) -> pd.DataFrame:
+    """Return a map ``(t, f)`` as tidy rows; three digits are more than a picture shows."""
+    values = np.asarray(values, dtype=np.float64)
+    t, f = np.indices(values.shape)
+    flat = {"t": t.ravel(), "f": f.ravel(), "value": [float(f"{value:.3g}") for value in values.ravel()]}
+    return pd.DataFrame({"panel": panel, "name": name, **flat})
+
+
+def figure_2(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """One bar a head on one encoder, with sd over seeds and a bootstrap interval over test clips."""
+    encoder = profile.encoders[0]
+    table = averages(profile)
+    table = table[table["encoder"] == encoder].drop(columns=["dataset", "encoder"])
+    intervals = {cell.head: interval(profile, cell) for cell in main_cells(profile) if is_default(cell, encoder)}
+    table["low"] = [intervals[head][0] for head in table["head"]]
+    table["high"] = [intervals[head][1] for head in table["head"]]
+    table["kind"], table["text"] = "head", ""
+    missing = pd.DataFrame([{"kind": "missing", "text": NO_FINE_TUNING}])
+    table = pd.concat([table, missing], ignore_index=True)
+    table["dataset_label"] = load_dataset(profile.dataset).manifest["title"]
+    table["encoder_label"] = ENCODERS[encoder].label
+    table["metric"] = load_dataset(profile.dataset).manifest["metric"]
+    return table, note(profile, "bars: ±1 sd over seeds; thin line: 95 % bootstrap over test clips and their sources")
+
+
+def figure_3(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """List the shapes of the method in this profile."""
+    encoder, classes = load_encoder(profile.encoders[0]), load_dataset(profile.dataset).classes
+    geometry, (S_t, S_f) = encoder.geometry, encoder.grid
+    shapes = {
+        "frames": S_t * geometry.patch[0],
+        "mel": geometry.num_mels,
+        "S_t": S_t,
+        "S_f": S_f,
+        "N": S_t * S_f,
+        "D": geometry.dim,
+        "J": profile.prototypes,
+        "C": len(classes),
+        "K": profile.prototypes * len(classes),
+    }
+    return pd.DataFrame({"name": list(shapes), "value": list(shapes.values())}), note(
+        profile, "a drawing, no error bars"
+    )
+
+
+def figure_4(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """Prototypes, classifier and prototype cosines, before and after training."""
+    encoder = profile.encoders[0]
+    after, before = (trained_head(profile, encoder, "protobin", state) for state in ("", "initial."))
+    weight = after.classifier.weight.detach().numpy()  # (C, K)
+    classes = load_dataset(profile.dataset).classes
+    # The prototypes that matter most, those of one class side by side.
+    strongest = np.argsort(-np.abs(weight).max(0), kind="stable")[:SHOWN_PROTOTYPES]
+    shown = strongest[np.argsort(np.abs(weight[:, strongest]).argmax(0), kind="stable")]
+    signs = [signs_of(head) for head in (before, after)]  # (K, D) each
+    parts = [_matrix_rows("prototypes", signs[1][shown]), _matrix_rows("classifier", weight[:, shown])]
+    parts[1]["name"] = [classes[int(row)] for row in parts[1]["row"]]
+    for state, matrix in zip(("before", "after"), signs, strict=True):
+        parts.append(_matrix_rows(f"cosine_{state}", matrix[shown] @ matrix[shown].T / matrix.shape[1]))
+        pairs = pairwise_cosines(matrix)
+        # The cosine of two ±1 vectors is a multiple of 2 / D: each bin holds one such value.
+        density, edges = np.histogram(pairs, bins=np.arange(-1, 0.6 * len(matrix[0]), 2) / len(matrix[0]), density=True)
+        parts.append(
+            pd.DataFrame({"panel": f"histogram_{state}", "column": (edges[:-1] + edges[1:]) / 2, "value": density})
+        )
+        mean = {"panel": "count", "name": f"mean |cosine| {state}", "value": pairs.mean()}
+        parts.append(pd.DataFrame([mean]))
+    dim = signs[0].shape[1]
+    facts = {"K shown": len(shown), "K": len(weight[0]), "D": dim}
+    parts.append(pd.DataFrame([{"panel": "count", "name": name, "value": value} for name, value in facts.items()]))
+    reference = {"panel": "reference", "name": "sqrt(2/(pi D))", "value": float(np.sqrt(2 / (np.pi * dim)))}
+    parts.append(pd.DataFrame([reference]))
+    label = f"one protobin on {ENCODERS[encoder].label}, first seed; no error bars"
+    return pd.concat(parts, ignore_index=True), note(profile, label)
+
+
+def signs_of(head: Head) -> np.ndarray:
+    """Return the ±1 prototypes of a protobin, ``(K, D)``."""
+    return np.where(head.prototypes.detach().numpy() >= 0, 1.0, -1.0)
+
+
+def pairwise_cosines(signs: np.ndarray) -> np.ndarray:
+    """Return |cosine| of every pair of ±1 prototypes ``(K, D)``, each pair once, ``(K (K - 1) / 2,)``."""
+    cosines = signs @ signs.T / signs.shape[1]  # (K, K)
+    return np.abs(cosines[np.triu_indices(len(signs), 1)])
+
+
+def _matrix_rows(panel: str, matrix: np.ndarray) -> pd.DataFrame:
+    row, column = np.indices(matrix.shape)
+    values = [float(f"{value:.4g}") for value in matrix.ravel()]
+    return pd.DataFrame({"panel": panel, "row": row.ravel(), "column": column.ravel(), "value": values})
+
+
+def figure_5(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """Pairwise wins: configurations in which one head beats another by more than one sd of the other."""
+    table = win_matrix(averages(profile), profile.heads)
+    table["group"], table["kind"] = "general", "wins"
+    missing = pd.DataFrame([{"group": "bioacoustic", "kind": "missing", "text": NO_BIOACOUSTICS}])
+    margin = "a win: mean above the other's by more than the other's sd; all encoders, controls included"
+    return pd.concat([table, missing], ignore_index=True), note(profile, margin)
+
+
+def win_matrix(means: pd.DataFrame, heads: tuple[str, ...]) -> pd.DataFrame:
+    """Count in how many (dataset, encoder) pairs each head beats each other by more than one sd of the other."""
+    pivot = means.pivot(index=["dataset", "encoder"], columns="head", values=["mean", "sd"])
+    rows = []
+    for first, second in itertools.product(heads, heads):
+        if first != second:
+            wins = pivot["mean", first] > pivot["mean", second] + pivot["sd", second]
+            rows.append((first, second, int(wins.sum()), len(pivot)))
+    return pd.DataFrame(rows, columns=["row_head", "column_head", "wins", "configurations"])
+
+
+def figure_6(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """Average each encoder over datasets, linear against protobin, with both rankings."""
+    means = averages(profile)
+    means = means[means["head"].isin(["linear", "protobin"])]
+    table = means.groupby(["encoder", "head"], sort=False).agg(
+        mean=("mean", "mean"), sd=("sd", "mean"), n_datasets=("dataset", "nunique")
+    )
+    table = table.reset_index()
+    table["rank"] = table.groupby("head")["mean"].rank(ascending=False).astype(int)
+    table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
+    table["year"] = np.nan
+    return table, note(profile, "± is 1 sd over seeds, on one dataset")
+
+
+def figure_7(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """Points above linear for each head and encoder."""
+    means = averages(profile)
+    linear = means[means["head"] == "linear"].set_index(["dataset", "encoder"])["mean"]
+    means["gain"] = means["mean"] - means.set_index(["dataset", "encoder"]).index.map(linear)
+    table = means.groupby(["encoder", "head"], sort=False).agg(
+        gain=("gain", "mean"), spread=("gain", "std"), seeds=("sd", "mean"), n=("dataset", "nunique")
+    )
+    table = table.reset_index()
+    # With one dataset there is no spread over datasets; the seeds' sd takes its place, and the note says so.
+    table["sd"] = table.pop("spread").fillna(table.pop("seeds"))
+    table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
+    return table[table["head"] != "linear"], note(
+        profile, "bars: ±1 sd over seeds (one dataset, so none over datasets)"
+    )
+
+
+def figure_8(profile: Profile) -> tuple[pd.DataFrame, str]:
+    """Rank of each head by its wins; the supervised⁺ side waits for such encoders."""
+    means = averages(profile)
+    base = means[means["encoder"].map(lambda name: ENCODERS[name].kind) == "base"]
+    wins = win_matrix(base, profile.heads).groupby("row_head", sort=False)["wins"].sum()
+    table = pd.DataFrame({"head": wins.index, "wins": wins.to_numpy()})
+    table["rank"] = table["wins"].rank(ascending=False, method="min").astype(int)
+    table["group"], table["variant"], table["kind"] = "general", "base", "rank"
+    missing = [
+        {"group": "general", "variant": "supervised", "kind": "missing", "text": NO_SUPERVISED},
+        {"group": "bioacoustic", "kind": "missing", "text": NO_BIOACOUSTICS},
+    ]
+    table = pd.concat([table, pd.DataFrame(missing)], ignore_index=True)
+    return table, note(profile, "ranks by pairwise wins of more than one sd; pretrained encoders only")
+
+
+TABLES: dict[int, Callable[[Profile], tuple[pd.DataFrame, str]]] = {
+    1: figure_1,
+    2: figure_2,
+    3: figure_3,
+    4: figure_4,
+    5: figure_5,
+    6: figure_6,
+    7: figure_7,
+    8: figure_8,
+}
+
+
+def figure_table(number: int, profile_name: str) -> tuple[pd.DataFrame, str]:
+    """Return the table of figure `number` and the note for its margin."""
+    return TABLES[number](load_profile(profile_name))
