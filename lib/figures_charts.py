@@ -150,12 +150,13 @@ def draw_ranking(table: pd.DataFrame) -> Figure:
         raise InputError('The table of figure 6 has no encoder with a row for "linear" and one for "protobin".')
     sides = [side.loc[encoders] for side in sides]
     climb = sides[0]["rank"] - sides[1]["rank"]
+    count = sides[0]["n_datasets"].max()
+    words = f"Mean over {count:.0f} datasets" if count > 1 else "On one dataset"
     figure = sheet(
         table,
         (8.2, max(2.6, 0.42 * len(encoders))),
         "Does the linear probe rank encoders as protobin does?",
-        f"Mean over {sides[0]['n_datasets'].max():.0f} datasets; {(climb != 0).sum()} of {len(encoders)} encoders "
-        "change rank. Orange and dotted: loses ranks; blue: gains ranks; grey: keeps its rank.",
+        f"{words}; {(climb != 0).sum()} of {len(encoders)} encoders change rank. Orange and dotted: loses ranks; blue: gains ranks; grey: keeps its rank.",
     )
     axes = figure.add_subplot()
     values = np.array([side["mean"] for side in sides])  # (2, encoders)

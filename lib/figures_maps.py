@@ -196,7 +196,7 @@ def draw_prototypes(table: pd.DataFrame) -> Figure:
     shown = right.imshow(weights, cmap=AROUND_ZERO, vmin=-limit, vmax=limit, **style)
     right.set_yticks(range(len(weights)), [name.replace("_", " ") for name in names], size=6.5)
     right.set_title("Classifier W: what each prototype says about each class", weight="bold")
-    right.set(xlabel=f"prototype (K = {weights.shape[1]})")
+    right.set(xlabel=f"prototype ({weights.shape[1]} of K = {counts.get('K', '?')}, by the class they speak for most)")
     figure.colorbar(shown, ax=right, pad=0.01, aspect=30, label="weight")
     _draw_cosines(figure, cells[:2], parts)
     _draw_histograms(cells[2], parts)

@@ -148,6 +148,25 @@ PROFILES = {
             mean_cls=("pocket-amae", "random-vit"),
             example=259,
         ),
+        Profile(
+            name="esc10-1500",
+            about="how good a pretrained encoder is: a few heads on 1,500 soundscapes of ESC-10",
+            dataset="esc10-soundscapes",
+            encoders=("pocket-amae",),
+            clips={"train": 1500, "val": 192, "test": 320},
+            trials=4,
+            first_rung=3,
+            rung_factor=3,
+            top_k=1,
+            seeds=(1, 2, 3),
+            epochs=30,
+            batch_size=64,
+            ablation_prototypes=(50,),
+            ablation_encoders=("pocket-amae",),
+            mean_cls=("pocket-amae",),
+            heads=("linear", "linpre", "mhca", "protobin"),
+            example=259,
+        ),
     )
 }
 

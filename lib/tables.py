@@ -25,7 +25,7 @@ from lib.store import load_embeddings
 
 NO_SUPERVISED = "No supervised⁺ version of a pocket encoder exists yet: this half of the figure waits for one."
 NO_FINE_TUNING = "No fine-tuned encoder in this profile: the upper line of the paper's figure is not drawn."
-NO_BIOACOUSTICS = "No bioacoustic set in this profile: this matrix has nothing to count yet."
+NO_BIOACOUSTICS = "No bioacoustic set in this profile: nothing to count here yet."
 SHOWN_PROTOTYPES = 64
 PCA_CLIPS = 64  # training clips whose tokens fix the components of Figure 1
 

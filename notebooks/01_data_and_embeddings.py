@@ -1,0 +1,116 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Data and embeddings
+#
+# Shows what the heads will be trained on: soundscapes whose every event is known, and what three frozen encoders
+# say about them. It makes every clip, encodes it once and keeps the result; about two minutes on two cores the
+# first time, seconds after that.
+#
+# > Words in a block like this are the paper's (arXiv 2509.24901). All others are ours.
+
+# %% tags=["parameters"]
+profile = "pocket"
+
+# %%
+# %matplotlib inline
+import pandas as pd
+
+from lib.data.datasets import load_dataset
+from lib.encoders import ENCODERS, load_encoder
+from lib.plots import plot_polyphony, plot_scene
+from lib.profiles import load_profile
+from lib.store import build_store, load_embeddings
+
+settings = load_profile(profile)
+data = load_dataset(settings.dataset)
+
+# %% [markdown]
+# ## A clip is a plan first, and a sound second
+#
+# A soundscape is ten seconds of coloured noise with one to nine events on top, in the manner of URBAN-SED and its
+# tool Scaper. From a seed we draw *what* happens: which classes, when, for how long, how loud over the
+# background. Only then is anything rendered. So the labels of a whole dataset cost no audio, and, more
+# important, we know where every event is. No recording would tell us that.
+
+# %%
+scene = data.scene("test", settings.example)
+plot_scene(scene)
+
+# %% [markdown]
+# The same clip in numbers. The signal-to-noise ratio is that of the event over the background alone; another event
+# on top of it can still hide it. The band holds the middle 90 % of the event's energy.
+
+# %%
+pd.DataFrame(scene.events).drop(columns="source").round(2)
+
+# %% [markdown]
+# ## Splits that share nothing
+#
+# Three splits, and no source is used in two of them: a synthetic event's generator seed carries its split in it, a
+# real recording belongs to a fold (ESC-10: folds 1-3 train, 4 val, 5 test; several takes of one recording always
+# lie in one fold). The ranges below are frozen in `data_manifests/` with a hash: change one, and the dataset
+# refuses to load until it has a new version and a reason.
+
+# %%
+pd.Series(data.manifest["recipe"], name="range").to_frame()
+
+# %%
+plot_polyphony(data, "train", settings.clips["train"])
+
+# %% [markdown]
+# ## What a frozen encoder hands over
+#
+# > For each input $x_i$ in a dataset, we run an augmentation-free forward pass through the encoder $f_\theta$ and
+# > cache embeddings from the final hidden block. It contains the full token map […] and the fixed global
+# > descriptor […] given by the last-layer's [cls]-token. (Section 4.1)
+#
+# We do the same, once. Each clip is rendered once and goes through all encoders; the store on disk carries a
+# checksum for every shard and knows what it depends on, so a stopped run continues, and a changed encoder or
+# recipe rebuilds what it must and says why.
+
+# %% tags=["long"]
+for line in build_store(settings.encoders, settings.dataset, settings.clips):
+    print(line)
+
+# %%
+rows = []
+for name in settings.encoders:
+    parts = {split: load_embeddings(name, settings.dataset, split, n) for split, n in settings.clips.items()}
+    tokens = parts["train"].tokens
+    rows.append(
+        {
+            "encoder": ENCODERS[name].label,
+            "what it is": ENCODERS[name].kind,
+            "parameters": sum(p.numel() for p in load_encoder(name).parameters()),
+            "clips": " / ".join(str(len(part)) for part in parts.values()),
+            "grid S_t × S_f": "{} × {}".format(*parts["train"].grid),
+            "tokens per clip N": tokens.shape[1],
+            "dimension D": tokens.shape[2],
+            "cls": ENCODERS[name].cls,
+            "classes without a test positive": int((parts["test"].targets.sum(0) == 0).sum()),
+            "MB on disk": round(
+                sum(len(p) for p in parts.values()) * (tokens[0].numel() + tokens.shape[2]) * 2 / 1e6, 1
+            ),
+        }
+    )
+pd.DataFrame(rows).set_index("encoder").T
+
+# %% [markdown]
+# Two of the three are controls. The *random ViT* has the architecture and has learned nothing; *log-mel patches*
+# are the spectrogram's own patches, with nothing between the sound and the head. A pretrained encoder that does
+# not beat both has not been pretrained enough, and any head looks better on good tokens than on bad ones.
+#
+# `A-MAE (pocket)` is a masked autoencoder of about a million parameters, pretrained by this project on mixtures
+# from both banks, training sources only. It stands for the paper's A-MAE (86 million, two million clips of
+# AudioSet); it is not it. Next: [02, train the probes](02_train_the_probes.ipynb).

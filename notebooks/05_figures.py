@@ -1,0 +1,119 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · The figures
+#
+# Redraws Figures 1 to 8 of the paper from this profile's own results; a minute on two cores. Each is drawn from a small
+# table that lies beside it (`figures/<profile>/figure_N.csv`), and says in its margin what was run.
+#
+# > Words in a block like this are the paper's (arXiv 2509.24901). All others are ours.
+
+# %% tags=["parameters"]
+profile = "pocket"
+
+# %%
+# %matplotlib inline
+from lib.comparisons import benchmark, prototype_contrasts, prototype_counts
+from lib.figures import draw_figure, read_table, save_figure, write_table
+from lib.paths import figure_root
+from lib.results import gather
+from lib.tables import figure_table
+
+folder = figure_root() / profile
+results = gather(profile)
+write_table(folder / "benchmark.csv", benchmark(profile), f"profile {profile}: test split, every head and encoder")
+write_table(folder / "prototype_counts.csv", prototype_counts(profile), f"profile {profile}: the J ablation")
+write_table(folder / "contrasts.csv", prototype_contrasts(profile), f"profile {profile}: the binarisation ablation")
+
+
+def figure(number):
+    path = folder / f"figure_{number}"
+    write_table(path.with_suffix(".csv"), *figure_table(number, profile))
+    drawn = draw_figure(number, read_table(path.with_suffix(".csv")))
+    save_figure(drawn, path)
+    drawn.set_dpi(90)
+    return drawn
+
+
+# %% [markdown]
+# ## Figure 1 · The pooling bottleneck
+#
+# > […] embeddings are rich but entangled, a result of the masked prediction objective […] The [cls]-token's attention
+# > […] is diffuse for EAT in later layers […] Our protobin disentangles these correlated EAT embeddings to recover
+# > localized event information.
+#
+# Boxes are the true events. Follow one box through the row: does its place light up in the PCA, in the attention of
+# [cls], in the evidence of its class?
+
+# %%
+figure(1)
+
+# %% [markdown]
+# ## Figure 2 · One bar a head
+#
+# The paper shows EAT on as20k. This is the profile's pretrained encoder on its many-class set.
+
+# %%
+figure(2)
+
+# %% [markdown]
+# ## Figure 3 · The method
+#
+# > There are J learnable prototypes, which are binarized on-the-fly. Tokens are matched against these prototypes, max
+# > pooling aggregates spatial evidence, and a final linear layer maps the resulting prototype scores to class logits.
+
+# %%
+figure(3)
+
+# %% [markdown]
+# ## Figure 4 · Weights and similarities
+#
+# The paper shows a trained protobin on urban. We add the prototypes' cosines *before* training, and the value that
+# random signs have anyway.
+
+# %%
+figure(4)
+
+# %% [markdown]
+# ## Figure 5 · Pairwise wins
+#
+# In how many configurations does the row beat the column by more than one standard deviation of the column?
+
+# %%
+figure(5)
+
+# %% [markdown]
+# ## Figure 6 · Encoder averages
+#
+# > The backbone ranking under linear is completely reshuffled when using protobin. (Section 4.2)
+#
+# With one pretrained encoder and two controls there is little to reshuffle; what can be seen is whether linear ranks
+# the pretrained encoder first at all.
+
+# %%
+figure(6)
+
+# %% [markdown]
+# ## Figure 7 · Points above linear
+
+# %%
+figure(7)
+
+# %% [markdown]
+# ## Figure 8 · From base to supervised⁺
+#
+# The paper compares the ranks of heads before and after an encoder was fine-tuned on labels. The left half is there;
+# the right half waits for such encoders.
+
+# %%
+figure(8)
