@@ -11,8 +11,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
+export PYTHONPATH := $(CURDIR)
 
-.PHONY: figures test lab notebooks data pretrain check lint format pins setup clean distclean help
+.PHONY: figures test lab notebooks data pretrain check tables lint format pins setup clean distclean help
 
 figures: setup  ## run all notebooks in order and draw Figures 1-8 into figures/$(PROFILE)
 	@$(RUN) -m lib.notebooks run --profile $(PROFILE)
@@ -23,17 +24,20 @@ test: setup lint  ## lint, then the whole test suite, offline
 lab: setup  ## open JupyterLab on the notebooks
 	@$(VENV)/bin/jupyter lab --notebook-dir notebooks
 
-notebooks: setup  ## execute the committed notebooks on PROFILE and pair them with their sources
-	@$(RUN) -m lib.notebooks commit --profile $(PROFILE)
+notebooks: setup  ## execute the committed notebooks (profile pocket) and pair them with their sources
+	@$(RUN) -m lib.notebooks commit
 
 data: setup  ## fetch ESC-10 (42 MB), each file checked against its SHA-256
 	@$(RUN) -m lib.data.fetch
 
 pretrain: setup  ## pretrain ENCODER anew, resumably
-	@OMP_NUM_THREADS= $(RUN) -m lib.encoders.pretrain $(ENCODER)
+	@env -u OMP_NUM_THREADS $(RUN) -m lib.encoders.pretrain $(ENCODER)
 
 check: setup  ## compare what was computed with what is committed, within the stated tolerance
 	@$(RUN) -m lib.check
+
+tables: setup  ## rewrite the README's tables from the last results, then check
+	@$(RUN) -m lib.check --write
 
 lint: setup
 	@$(RUN) -m ruff check -q . && $(RUN) -m ruff format -q --check .
@@ -48,7 +52,7 @@ setup: $(VENV)/.ready
 
 # PyTorch first and alone, so that no other package pulls a build of its own choice.
 $(VENV)/.ready: environment.yml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name one with PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + "; name one with PYTHON=...")'
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(MAKE) -s pins > $(VENV)/requirements.txt

@@ -1,7 +1,7 @@
 """What is written down against what was computed: results, derived tables, the README, the notebook pairs.
 
 ``python -m lib.check`` (``make check``) lists what is stale and fails if anything is;
-``python -m lib.check --write`` rewrites the tables in the README.
+``make tables`` (``--write``) rewrites the tables in the README first.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import pandas as pd
 from lib.encoders import ENCODERS
 from lib.errors import InputError
 from lib.figures import read_table
+from lib.files import write_text
 from lib.notebooks import is_paired, sources
 from lib.paths import FIGURES, REPOSITORY
 from lib.profiles import PROFILES
@@ -25,9 +26,8 @@ TOLERANCE = 2.0  # points of a cell's mean over seeds, across machines; on one m
 SHOWN = ("esc10", "pocket")  # profiles whose table stands in the README
 
 
-def score_table(profile_name: str) -> str:
+def score_table(table: pd.DataFrame) -> str:
     """Return the comparison of a profile as a Markdown table: mean ± sd over seeds [95 % bootstrap interval]."""
-    table = read_table(FIGURES / profile_name / "benchmark.csv")
     encoders = list(dict.fromkeys(table["encoder"]))
     lines = ["| head | " + " | ".join(ENCODERS[name].label for name in encoders) + " |"]
     lines.append("|---" * (len(encoders) + 1) + "|")
@@ -51,13 +51,30 @@ def _score(row: pd.Series) -> str:
     return f"{row['mean']:.1f} ± {row['sd']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
-def readme_with_tables(text: str) -> str:
-    """Return the README's text with the tables between its markers made anew."""
+def committed(path: str) -> pd.DataFrame | None:
+    """Return a CSV file of the repository as it was committed, or None."""
+    shown = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=REPOSITORY, capture_output=True, text=True)
+    return None if shown.returncode else pd.read_csv(io.StringIO(shown.stdout), comment="#")
+
+
+def readme_with_tables(text: str, as_committed: bool = False) -> str:
+    """Return the README's text with the tables between its markers made anew.
+
+    Parameters
+    ----------
+    text : str
+        The README.
+    as_committed : bool
+        Whether the scores are those that are committed, or those of the last `make figures`.
+    """
     for name in SHOWN:
+        path = f"figures/{name}/benchmark.csv"
+        table = committed(path) if as_committed else None
+        table = read_table(REPOSITORY / path) if table is None else table
         marker = re.compile(rf"(<!-- scores:{name} -->\n).*?(<!-- end -->)", re.S)
         if not marker.search(text):
             raise InputError(f"The README has no place for the scores of '{name}'; put back its two markers.")
-        text = marker.sub(lambda found: found[1] + score_table(name) + "\n" + found[2], text)  # noqa: B023
+        text = marker.sub(lambda found: found[1] + score_table(table) + "\n" + found[2], text)  # noqa: B023
     return text
 
 
@@ -80,13 +97,13 @@ def stale_derivations(profile_name: str) -> list[str]:
 def moved_results(profile_name: str) -> list[str]:
     """Return the cells whose test mean differs from the committed one by more than the tolerance."""
     path = f"figures/{profile_name}/results.csv"
-    committed = subprocess.run(["git", "show", f"HEAD:{path}"], cwd=REPOSITORY, capture_output=True, text=True)
-    if committed.returncode:
+    before = committed(path)
+    if before is None:
         return [f"{path} is not committed"]
     keys = ["encoder", "head", "cls_mode", "J"]
     then, now = (
         frame[frame["split"] == "test"].groupby(keys, dropna=False)["value"].mean()
-        for frame in (pd.read_csv(io.StringIO(committed.stdout)), pd.read_csv(REPOSITORY / path))
+        for frame in (before, pd.read_csv(REPOSITORY / path))
     )
     both = pd.concat([then, now], axis=1, keys=["then", "now"])
     moved = both[~((both["now"] - both["then"]).abs() <= TOLERANCE)]
@@ -98,20 +115,28 @@ def problems() -> list[str]:
     found = [f"notebooks/{path.stem}.ipynb: run `make notebooks`" for path in sources() if not is_paired(path)]
     for name in SHOWN:
         found += stale_derivations(name) + moved_results(name)
-    if readme_with_tables(README.read_text(encoding="utf-8")) != README.read_text(encoding="utf-8"):
-        found.append(
-            "README.md: its tables do not follow from figures/*/benchmark.csv; run `python -m lib.check --write`"
-        )
+    if not readme_is_current():
+        found.append("README.md: its tables do not follow from figures/*/benchmark.csv; run `make tables`")
     return found
+
+
+def readme_is_current() -> bool:
+    """Return whether the README's tables are those of the committed results, or of the last `make figures`."""
+    text = README.read_text(encoding="utf-8")
+    return text in (readme_with_tables(text, as_committed=True), readme_with_tables(text))
 
 
 def main() -> None:
     """Check, or rewrite the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="rewrite the tables in the README")
-    if parser.parse_args().write:
-        README.write_text(readme_with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
-    found = problems()
+    write = parser.parse_args().write
+    try:
+        if write:
+            write_text(README, readme_with_tables(README.read_text(encoding="utf-8")))
+        found = problems()
+    except (InputError, FileNotFoundError) as error:
+        sys.exit(f"make check: {error}")
     print("\n".join(found) if found else f"all is up to date (tolerance {TOLERANCE} points)")
     sys.exit(bool(found))
 

@@ -30,7 +30,7 @@ def check_1(answer: float | EllipsisType) -> str:
     again = "Not yet: the map holds S_t · S_f · D numbers, [cls] holds D. How often does this fit into that?"
     try:
         return hints.get(float(answer), again)
-    except (TypeError, ValueError):
+    except Exception:  # float() of a student's answer may raise anything
         return f"A number is asked for, and this is of type {type(answer).__name__}."
 
 
@@ -60,7 +60,7 @@ def check_2(pool: Callable[[Tensor, Tensor], Tensor]) -> str:
         }
         hint = known.get(tuple(answer.shape), "keep clips and prototypes apart, and pool over the tokens only")
         return f"Not yet: the result should be (B, K) = (3, 5), and is {tuple(answer.shape)}: {hint}."
-    right = max_cosine(z, p, None)
+    answer, right = answer.detach().to(z), max_cosine(z, p, None)
     wrong = {
         "a maximum, but of dot products; divide by the length of the token and of the prototype": tokens @ prototypes.T,
         "the tokens have length one now, the prototypes not yet": z @ prototypes.T,

@@ -156,7 +156,8 @@ def draw_ranking(table: pd.DataFrame) -> Figure:
         table,
         (8.2, max(2.6, 0.42 * len(encoders))),
         "Does the linear probe rank encoders as protobin does?",
-        f"{words}; {(climb != 0).sum()} of {len(encoders)} encoders change rank. Orange and dotted: loses ranks; blue: gains ranks; grey: keeps its rank.",
+        f"{words}; {(climb != 0).sum()} of {len(encoders)} encoders change rank. Orange and dotted: loses ranks; "
+        "blue: gains ranks; grey: keeps its rank.",
     )
     axes = figure.add_subplot()
     values = np.array([side["mean"] for side in sides])  # (2, encoders)

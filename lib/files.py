@@ -43,10 +43,10 @@ def _explained(error: OSError, path: Path) -> InputError:
             f"The disk is full while writing '{path}'; free some space or point UNMUTE_CACHE to another disk, then "
             "run again: what is finished is kept."
         )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return InputError(
-            f"'{path.parent}' cannot be written ({error.strerror}); make it writable or point UNMUTE_CACHE to "
-            "another folder."
+            f"'{path.parent}' cannot be written ({error.strerror}); make it writable, or point UNMUTE_CACHE "
+            "(for figures UNMUTE_FIGURES) to another folder."
         )
     return InputError(f"'{path}' could not be written ({error.strerror or error}); run again once that is mended.")
 
@@ -95,10 +95,12 @@ def sweep_temporaries(folder: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Return whether a process is running; one that ended but was not waited for (a zombie) is not."""
     try:
         os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[-1].split()[0]
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:  # someone else's process, or a system without /proc
         return True
-    return True
+    return state != "Z"

@@ -15,23 +15,24 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from lib.errors import InputError, unknown_name
-from lib.files import write_text
-from lib.paths import NOTEBOOKS, scratch
+from lib.files import sweep_temporaries, write_text
+from lib.paths import NOTEBOOKS, REPOSITORY, scratch
 from lib.profiles import load_profile
 
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 def sources(only: str = "") -> list[Path]:
-    """Return the notebook sources in order, or those whose name starts with `only`."""
+    """Return the notebook sources in order, or those that `only` ("03", or "03,05") names by how they start."""
     paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
-    chosen = [path for path in paths if path.name.startswith(only)]
-    if not chosen:
-        raise unknown_name("notebook", only, [path.stem for path in paths])
-    return chosen
+    for start in only.split(","):
+        if not any(path.name.startswith(start) for path in paths):
+            raise unknown_name("notebook", start, [path.stem for path in paths])
+    return [path for path in paths if path.name.startswith(tuple(only.split(",")))]
 
 
 def read_source(path: Path) -> nbformat.NotebookNode:
@@ -80,7 +81,6 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
     for name in parameters:
         if name not in known:
             raise unknown_name(f"{path.stem} parameter", name, sorted(known))
-    output.parent.mkdir(parents=True, exist_ok=True)
     fresh = output.with_suffix(".in.ipynb")
     write_text(fresh, nbformat.writes(notebook))
     try:
@@ -91,11 +91,16 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
             kernel_name="python3",
             progress_bar=False,
             cwd=path.parent,
-            extra_arguments=["--log-level=40"],  # kernels on one machine need not warn about the wire
+            extra_arguments=["--log-level=50"],  # nothing to say about the wire, or about being stopped
         )
     except PapermillExecutionError as error:
         what = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
         raise InputError(f"Notebook '{path.stem}' stopped: {what} (executed copy: {output})") from error
+    except (DeadKernelError, OSError) as error:
+        raise InputError(
+            f"Notebook '{path.stem}' stopped: {error or 'its kernel died'}; with enough memory and disk run again, "
+            "what is finished is kept."
+        ) from error
     finally:
         fresh.unlink(missing_ok=True)
 
@@ -103,6 +108,8 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
 def run_all(profile: str, only: str = "", extra: dict[str, object] | None = None) -> None:
     """Execute the notebooks in order into the scratch folder."""
     load_profile(profile)
+    for part in ("bootstrap", "notebooks"):
+        sweep_temporaries(scratch() / part)
     for path in sources(only):
         print(f"{path.stem} …", flush=True)
         run_notebook(
@@ -110,12 +117,11 @@ def run_all(profile: str, only: str = "", extra: dict[str, object] | None = None
         )
 
 
-def commit_all(profile: str, only: str = "") -> None:
-    """Execute the notebooks and write each beside its source, scrubbed of times, paths and progress."""
-    load_profile(profile)
+def commit_all(only: str = "") -> None:
+    """Execute the notebooks as they are and write each beside its source, scrubbed of times, paths and progress."""
     for path in sources(only):
         print(f"{path.stem} …", flush=True)
-        executed = run_notebook(path, {"profile": profile}, scratch() / "notebooks" / profile / f"{path.stem}.ipynb")
+        executed = run_notebook(path, {}, scratch() / "notebooks" / "committed" / f"{path.stem}.ipynb")
         write_text(path.with_suffix(".ipynb"), nbformat.writes(scrubbed(executed)) + "\n")
 
 
@@ -150,23 +156,30 @@ def is_paired(path: Path) -> bool:
     return [(c.cell_type, c.source) for c in ours] == [(c.cell_type, c.source) for c in theirs]
 
 
+def _parameters(items: list[str]) -> dict[str, str]:
+    for item in items:
+        if "=" not in item:
+            raise InputError(f"'--set {item}' has no value; write --set {item}=VALUE.")
+    return dict(item.split("=", 1) for item in items)
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["run", "commit"])
     parser.add_argument("--profile", default="pocket")
-    parser.add_argument("--only", default="", help="run the notebooks whose name starts so, e.g. 03")
+    parser.add_argument("--only", default="", help="run the notebooks that start so, e.g. 03 or 02,05")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter")
     arguments = parser.parse_args()
-    # Kernels inherit these: no debugger warnings, no progress bars in batch.
-    os.environ.update(PYDEVD_DISABLE_FILE_VALIDATION="1", TQDM_DISABLE="1")
+    # Kernels and workers inherit these: this repository's lib wherever it lies, and no debugger warnings.
+    os.environ.update(PYTHONPATH=str(REPOSITORY), PYDEVD_DISABLE_FILE_VALIDATION="1")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     try:
         if arguments.action == "run":
-            run_all(arguments.profile, arguments.only, dict(item.split("=", 1) for item in arguments.set))
+            run_all(arguments.profile, arguments.only, _parameters(arguments.set))
         else:
-            commit_all(arguments.profile, arguments.only)
+            commit_all(arguments.only)
     except InputError as error:
         sys.exit(f"make figures: {error}" if arguments.action == "run" else f"make notebooks: {error}")
 

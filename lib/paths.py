@@ -12,14 +12,20 @@ WEIGHTS = REPOSITORY / "lib" / "encoders" / "weights"
 
 def scratch() -> Path:
     """Return the scratch folder: ``UNMUTE_CACHE`` where it is set, else ``.cache`` in the repository."""
-    return Path(os.environ.get("UNMUTE_CACHE") or REPOSITORY / ".cache").expanduser()
+    return _folder("UNMUTE_CACHE", REPOSITORY / ".cache")
 
 
 def audio_root() -> Path:
     """Return the folder of fetched audio: ``UNMUTE_DATA`` where it is set, else ``data`` in the scratch."""
-    return Path(os.environ.get("UNMUTE_DATA") or scratch() / "data").expanduser()
+    return _folder("UNMUTE_DATA", scratch() / "data")
 
 
 def figure_root() -> Path:
     """Return the folder of figures: ``UNMUTE_FIGURES`` where it is set, else ``figures`` in the repository."""
-    return Path(os.environ.get("UNMUTE_FIGURES") or FIGURES).expanduser()
+    return _folder("UNMUTE_FIGURES", FIGURES)
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """Return the folder that a variable names; a relative one starts at the repository, whoever asks from where."""
+    asked = os.environ.get(variable)
+    return REPOSITORY / Path(asked).expanduser() if asked else default

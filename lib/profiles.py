@@ -45,11 +45,11 @@ class Profile:
     clips : dict
         Split → number of clips.
     trials : int
-        Trials of a search, the first half Sobol, the rest TPE (paper: 50).
+        Trials of a search, the first half Sobol (Optuna draws the very first at random), the rest TPE (paper: 50).
     first_rung, rung_factor : int
         Successive halving: epochs of the first rung, and how many fewer trials pass each rung.
     top_k : int
-        Configurations that are re-run over seeds.
+        Configurations that are re-run over seeds: the best of those that came furthest.
     seeds : tuple of int
         Seeds of the final runs (paper: 5).
     epochs, batch_size : int
@@ -117,7 +117,7 @@ PROFILES = {
             about="synthetic soundscapes, made on the spot, no download",
             dataset="soundscapes",
             encoders=("pocket-amae", "random-vit", "log-mel"),
-            clips={"train": 384, "val": 192, "test": 320},
+            clips={"train": 320, "val": 192, "test": 320},
             trials=8,
             first_rung=3,
             rung_factor=3,
@@ -135,7 +135,7 @@ PROFILES = {
             about="soundscapes mixed from the real recordings of ESC-10",
             dataset="esc10-soundscapes",
             encoders=("pocket-amae", "random-vit", "log-mel"),
-            clips={"train": 384, "val": 192, "test": 320},
+            clips={"train": 320, "val": 192, "test": 320},
             trials=8,
             first_rung=3,
             rung_factor=3,

@@ -1,9 +1,11 @@
 """Cells on disk: which ones a profile needs, run those that are missing or stale, gather all into one table."""
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +21,7 @@ from lib.paths import figure_root, scratch
 from lib.profiles import PROTOTYPE_HEADS, Profile, load_profile
 from lib.provenance import code_version, definition_version
 from lib.search import Cell, CellResult, run_cell
-from lib.store import load_embeddings
+from lib.store import build_store, load_embeddings
 from lib.workers import run_parallel
 
 COSTLY_FIRST = ("abmilp", "conv", "mhca", "proto", "protofloat", "protobin")
@@ -101,6 +103,7 @@ def depends_on(profile: Profile, cell: Cell) -> dict:
         "protocol": {name: json.loads(json.dumps(getattr(profile, name))) for name in fields},
         "clips": [data.version(split, count) for split, count in profile.clips.items()],
         "encoder": encoder_version(cell.encoder, encoder),
+        "libraries": {name: version(name) for name in ("optuna", "numpy", "scipy")},
         "head_code": definition_version("lib.heads", HEADS[cell.head].__name__),
         "code": [
             code_version("lib.train", "lib.search", "lib.loss", "lib.metrics", "lib.store"),
@@ -148,59 +151,64 @@ def run_cells(profile_name: str, cells: Sequence[Cell], workers: int | None = No
     folder = scratch() / "cells" / profile.name
     if folder.is_dir():
         sweep_temporaries(folder)
-    stale = [(cell, why) for cell in cells if (why := _stale(profile, cell))]
+    # What a cell depends on is noted before it is run: an edit during the run makes the result stale, not fresh.
+    stale = [(cell, depends, why) for cell in cells for depends, why in [_stale(profile, cell)] if why]
+    if stale:
+        build_store(sorted({cell.encoder for cell, _, _ in stale}), profile.dataset, profile.clips, workers)
     stale.sort(key=lambda item: COSTLY_FIRST.index(item[0].head) if item[0].head in COSTLY_FIRST else 99)
     if show:
-        _tell(cells, stale)
+        _tell(len(cells), [why for _, _, why in stale])
     started = time.monotonic()
-    for number, (key, seconds) in enumerate(
-        run_parallel(_run_and_write, [(profile.name, cell) for cell, _ in stale], workers), start=1
-    ):
+    tasks = [(profile.name, cell, depends) for cell, depends, _ in stale]
+    for number, (key, seconds) in enumerate(run_parallel(_run_and_write, tasks, workers), start=1):
         _log(folder, key, seconds)
         if show:
             print(f"{number}/{len(stale)} {key}", flush=True)
     if stale and show:
         print(f"done in {(time.monotonic() - started) / 60:.1f} min")
-    return [cell.key for cell, _ in stale]
+    return [task[1].key for task in tasks]
 
 
-def _tell(cells: Sequence[Cell], stale: list[tuple[Cell, str]]) -> None:
-    print(f"{len(cells) - len(stale)} of {len(cells)} cells are up to date")
-    for why in sorted({why for _, why in stale}):
-        print(f"  {sum(reason == why for _, reason in stale)} to run: {why}")
+def _tell(cells: int, reasons: list[str]) -> None:
+    print(f"{cells - len(reasons)} of {cells} cells are up to date")
+    for why in sorted(set(reasons)):
+        print(f"  {reasons.count(why)} to run: {why}")
 
 
-def _stale(profile: Profile, cell: Cell) -> str:
-    """Return why a cell has to be run, or '' if its result stands."""
+def _stale(profile: Profile, cell: Cell) -> tuple[dict, str]:
+    """Return what a cell depends on now, and why it has to be run, or '' if its result stands."""
+    now = depends_on(profile, cell)
     header, _ = _read(cell_path(profile, cell))
     if not header:
-        return "not run yet"
-    then, now = json.loads(header["depends"]), depends_on(profile, cell)
+        return now, "not run yet"
+    then = json.loads(header["depends"])
     changed = [name for name in now if then.get(name) != now[name]]
-    return f"{', '.join(changed)} changed" if changed else ""
+    return now, f"{', '.join(changed)} changed" if changed else ""
 
 
-def _run_and_write(profile_name: str, cell: Cell) -> tuple[str, float]:
+def _run_and_write(profile_name: str, cell: Cell, depends: dict) -> tuple[str, float]:
     started, profile = time.monotonic(), load_profile(profile_name)
 
     def load(split: str):  # noqa: ANN202
         return load_embeddings(cell.encoder, cell.dataset, split, profile.clips[split], cell.cls_mode)
 
     result = run_cell(cell, profile, load)
-    header = {"depends": json.dumps(depends_on(profile, cell)), "rows": json.dumps(result.rows)}
+    header = {"depends": json.dumps(depends), "rows": json.dumps(result.rows)}
     write_tensors(cell_path(profile, cell), {"test_scores": result.test_scores, **result.weights}, header)
     return cell.key, time.monotonic() - started
 
 
 def _log(folder: Path, key: str, seconds: float) -> None:
     """Append the time of a cell; times live beside the results, never in them."""
-    with (folder / "times.csv").open("a", encoding="utf-8") as file:
+    with contextlib.suppress(OSError), (folder / "times.csv").open("a", encoding="utf-8") as file:
         file.write(f"{key},{seconds:.2f},{torch.__version__}\n")
 
 
 def gather(profile_name: str) -> pd.DataFrame:
     """Gather all cells of a profile into ``figures/<profile>/results.csv``, one row a run, and return the table."""
     profile = load_profile(profile_name)
+    if results_path(profile.name).parent.is_dir():
+        sweep_temporaries(results_path(profile.name).parent)
     rows = [{"profile": profile.name, **row} for cell in all_cells(profile) for row in read_cell(profile, cell).rows]
     table = pd.DataFrame(rows, columns=COLUMNS)
     write_text(results_path(profile.name), table.to_csv(index=False, lineterminator="\n"))

@@ -133,9 +133,15 @@ def search(
     for sampler, trials in ((sobol, exploring), (tpe, profile.trials - exploring)):
         study.sampler = sampler
         study.optimize(objective, n_trials=trials)
-    finished = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    best = sorted(finished, key=lambda trial: (-trial.value, trial.number))[: profile.top_k]
+    # Trials that got further come first, so that there are k even where an early good one stopped all others.
+    reached = [trial for trial in study.trials if trial.intermediate_values]
+    best = sorted(reached, key=_last_rung_and_value, reverse=True)[: profile.top_k]
     return rows, [(trial.params["lr"], trial.params["weight_decay"]) for trial in best]
+
+
+def _last_rung_and_value(trial: optuna.trial.FrozenTrial) -> tuple[int, float]:
+    rung = max(trial.intermediate_values)
+    return rung, trial.intermediate_values[rung]
 
 
 def rerun(

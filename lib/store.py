@@ -128,10 +128,10 @@ def _open_index(folder: Path, depends: dict) -> tuple[dict, str]:
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         changed = [key for key in depends if index["depends"].get(key) != depends[key]]
-        shards = dict(index["shards"])
+        shards = {name: {"clips": entry["clips"], "sha256": entry["sha256"]} for name, entry in index["shards"].items()}
     except FileNotFoundError:
         return fresh, "not there yet"
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         return fresh, "its index is damaged"
     if changed:
         return fresh, f"rebuilt because {', '.join(changed)} changed"

@@ -1,4 +1,4 @@
-"""From results to the small tables that the figures are drawn from, and to the README's tables.
+"""From results to the small tables that the figures are drawn from.
 
 Compute writes a tidy table, draw reads that table and nothing else. All numbers here come from
 ``figures/<profile>/results.csv``, from the finished cells (test scores for the bootstrap, trained weights for the
@@ -257,7 +257,7 @@ def figure_6(profile: Profile) -> tuple[pd.DataFrame, str]:
         mean=("mean", "mean"), sd=("sd", "mean"), n_datasets=("dataset", "nunique")
     )
     table = table.reset_index()
-    table["rank"] = table.groupby("head")["mean"].rank(ascending=False).astype(int)
+    table["rank"] = table.groupby("head")["mean"].rank(ascending=False, method="min").astype(int)
     table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
     table["year"] = np.nan
     return table, note(profile, "± is 1 sd over seeds, on one dataset")
@@ -276,7 +276,7 @@ def figure_7(profile: Profile) -> tuple[pd.DataFrame, str]:
     table["sd"] = table.pop("spread").fillna(table.pop("seeds"))
     table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
     return table[table["head"] != "linear"], note(
-        profile, "bars: ±1 sd over seeds (one dataset, so none over datasets)"
+        profile, "bars: ±1 sd of the head's own score over seeds (one dataset, so none over datasets)"
     )
 
 

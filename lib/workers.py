@@ -5,16 +5,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 
+from lib.errors import InputError
+
 
 def core_count() -> int:
     """Return the cores this process may use, or ``UNMUTE_WORKERS`` where it is set."""
     if asked := os.environ.get("UNMUTE_WORKERS"):
-        return max(1, int(asked))
+        if not asked.isdigit() or int(asked) < 1:
+            raise InputError(f"UNMUTE_WORKERS is '{asked}'; it must be a whole number of at least 1.")
+        return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -40,6 +45,11 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
         pending: list[Future] = [pool.submit(function, *task) for task in tasks]
         for done in as_completed(pending):
             yield done.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A worker process ended unexpectedly (out of memory?); run again with a smaller UNMUTE_WORKERS: what is "
+            "finished is kept."
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

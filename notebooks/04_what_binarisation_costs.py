@@ -14,7 +14,7 @@
 # # 04 · What binarisation costs
 #
 # Takes `protobin` apart: what do the signs cost, what does the simpler architecture gain, and which memory shrinks?
-# About a minute on two cores the first time, seconds after that.
+# A minute or two on two cores the first time, seconds after that.
 #
 # > Words in a block like this are the paper's (arXiv 2509.24901). All others are ours.
 
@@ -30,6 +30,7 @@ import pandas as pd
 from lib.comparisons import prototype_contrasts
 from lib.data.datasets import load_dataset
 from lib.encoders import load_encoder
+from lib.lesson import memory
 from lib.plots import plot_contrasts
 from lib.profiles import load_profile
 from lib.results import binarisation_cells, run_cells
@@ -69,29 +70,14 @@ table.round(2)
 #
 # One bit instead of 32 for each number *of the prototypes*. The classifier behind them stays as it is, and it grows
 # with the square of the number of classes (K = J · C columns, C rows), the prototypes only linearly. So the share that
-# shrinks gets smaller the more classes there are. In bytes, for this profile and for three shapes of the paper:
+# shrinks gets smaller the more classes there are. In kB, for this profile and for three shapes of the paper:
 
 
 # %%
-def memory(name, classes, per_class, dim):
-    prototypes, classifier = per_class * classes, classes * (per_class * classes + 1)
-    float_head, packed_head = 4 * (prototypes * dim + classifier), prototypes * dim / 8 + 4 * classifier
-    return {
-        "shape": name,
-        "C": classes,
-        "J": per_class,
-        "D": dim,
-        "prototypes fp32 (kB)": round(4 * prototypes * dim / 1e3, 1),
-        "prototypes packed (kB)": round(prototypes * dim / 8e3, 1),
-        "classifier fp32 (kB)": round(4 * classifier / 1e3, 1),
-        "whole head shrinks": f"{float_head / packed_head:.2f} ×",
-    }
-
-
 classes, dim = len(load_dataset(settings.dataset).classes), load_encoder(settings.encoders[0]).geometry.dim
-shapes = [(settings.dataset, classes, settings.prototypes, dim), ("urban", 10, 20, 768)]
-shapes += [("fsd50k", 200, 20, 768), ("as20k", 527, 10, 768)]
-pd.DataFrame([memory(*shape) for shape in shapes]).set_index("shape")
+shapes = {settings.dataset: (classes, settings.prototypes, dim)}  # C, J, D
+shapes |= {"urban": (10, 20, 768), "fsd50k": (200, 20, 768), "as20k": (527, 10, 768)}
+pd.DataFrame([{"shape": name, **memory(*shape)} for name, shape in shapes.items()]).set_index("shape")
 
 # %% [markdown]
 # ## What training does to the prototypes

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 05 · The figures
 #
-# Redraws Figures 1 to 8 of the paper from this profile's own results; a minute on two cores. Each is drawn from a small
+# Redraws Figures 1 to 8 of the paper from this profile's own results; under a minute on two cores. Each is drawn from a small
 # table that lies beside it (`figures/<profile>/figure_N.csv`), and says in its margin what was run.
 #
 # > Words in a block like this are the paper's (arXiv 2509.24901). All others are ours.

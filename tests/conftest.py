@@ -1,12 +1,14 @@
 """What all tests share: scratch and figures of their own, one torch thread, the audio that may be there."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from lib.paths import audio_root
+
 torch.set_num_threads(1)
+AUDIO = audio_root().absolute()  # before each test gets a scratch folder of its own
 
 
 @pytest.fixture(autouse=True)
@@ -17,10 +19,16 @@ def own_scratch(tmp_path, monkeypatch):
     monkeypatch.setenv("UNMUTE_WORKERS", "1")
 
 
+@pytest.fixture(scope="session")
+def audio() -> Path:
+    """Return the folder of fetched audio, whether it is there or not."""
+    return AUDIO
+
+
 @pytest.fixture
-def recordings() -> Path:
-    """Return the folder of real recordings, or skip."""
-    root = os.environ.get("UNMUTE_DATA")
-    if not root or not (Path(root) / "esc10").is_dir():
-        pytest.skip("the ESC-10 recordings are not there: set UNMUTE_DATA, or run `make data`")
-    return Path(root)
+def recordings(audio, monkeypatch) -> Path:
+    """Return the folder that holds the ESC-10 recordings and have the library read them there, or skip."""
+    if not (audio / "esc10").is_dir():
+        pytest.skip("the ESC-10 recordings are not there: run `make data`, or set UNMUTE_DATA to where esc10/ is")
+    monkeypatch.setenv("UNMUTE_DATA", str(audio))
+    return audio

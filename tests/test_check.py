@@ -11,8 +11,23 @@ from lib.paths import FIGURES
 
 
 def test_the_readme_shows_the_tables_that_follow_from_the_results():
+    assert check.readme_is_current()
+
+
+def test_a_readme_that_tells_other_numbers_is_noticed(tmp_path, monkeypatch):
     text = check.README.read_text(encoding="utf-8")
-    assert readme_with_tables(text) == text
+    (tmp_path / "README.md").write_text(text.replace("| protobin | ", "| protobin | 99.9 "), encoding="utf-8")
+    monkeypatch.setattr(check, "README", tmp_path / "README.md")
+    assert not check.readme_is_current()
+
+
+def test_a_result_that_moved_by_more_than_the_tolerance_is_named(monkeypatch):
+    before = pd.read_csv(FIGURES / "pocket" / "results.csv")
+    before.loc[before["head"] == "mhca", "value"] += check.TOLERANCE + 0.1
+    before.loc[before["head"] == "ep", "value"] += check.TOLERANCE - 0.1
+    monkeypatch.setattr(check, "committed", lambda path: before)
+    moved = check.moved_results("pocket")
+    assert len(moved) == 3 and all("/mhca/" in line for line in moved)
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib.encoders import ENCODERS, load_encoder, pocket, pretrain
 from lib.encoders.objectives import MaskedAutoencoder, normalised_patches
@@ -127,6 +128,7 @@ def test_missing_weights_are_one_clear_sentence(copied_weights):
 def test_shipped_weights_are_small_and_in_half_precision():
     path = pocket.WEIGHTS / "pocket-amae.safetensors"
     assert path.stat().st_size < 4 * 2**20
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
 
 
 def test_the_reconstruction_target_is_each_patch_normalised():
@@ -138,16 +140,26 @@ def test_the_reconstruction_target_is_each_patch_normalised():
 def test_the_masked_autoencoder_hides_four_fifths_and_sees_no_hidden_patch():
     generator = torch.Generator().manual_seed(0)
     objective = MaskedAutoencoder(new_vit(generator), generator)
-    spectrogram = torch.randn(1, 499, 64, generator=generator).requires_grad_()
-    objective.vit.with_cls(objective.vit.embed_patches(spectrogram))
-    state = generator.get_state()
-    order = torch.rand(1, 248, generator=generator).argsort(1)
-    generator.set_state(state)
+    spectrogram = torch.randn(1, 499, 64, generator=generator)
+    inputs = []
+    objective.vit.blocks[0].register_forward_pre_hook(lambda _module, arguments: inputs.append(arguments[0]))
+
+    def seen_by_the_encoder(x):
+        objective(x, torch.Generator().manual_seed(1))  # the same mask each time
+        return inputs[-1]
+
+    leaf = spectrogram.clone().requires_grad_()
+    seen = seen_by_the_encoder(leaf)
+    (gradient,) = torch.autograd.grad(seen.sum(), leaf)
+    visible = patchify(gradient, (16, 8)).abs().sum(-1)[0] > 0  # (N,)
+    assert visible.sum() == 50 and seen.shape == (1, 1 + 50, 128)
+
+    frames = visible.reshape(31, 8).repeat_interleave(16, 0).repeat_interleave(8, 1)  # (496, mel)
+    frames = torch.nn.functional.pad(frames, (0, 0, 0, 3))  # (499, mel); the spare frames are in no patch
     with torch.no_grad():
-        seen = []
-        objective.vit.blocks[0].register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[1]))
-        objective(spectrogram, generator)
-    assert seen == [1 + 50] and len(order[0, :50].unique()) == 50
+        assert torch.equal(seen_by_the_encoder(spectrogram + 1.0 * ~frames), seen)
+        changed = (seen_by_the_encoder(spectrogram + 1.0 * frames) != seen).any(-1)[0]  # (1 + V,)
+    assert changed[1:].all() and not changed[0]
 
 
 def small_pool():

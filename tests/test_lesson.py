@@ -24,7 +24,16 @@ def test_exercise_1_accepts_the_right_number(answer):
 
 @pytest.mark.parametrize(
     ("answer", "hint"),
-    [(248, "pocket encoder"), (393216, "divide"), (768, "fit into"), (72, "product"), (3, "S_t"), ("512x", "number")],
+    [
+        (248, "pocket encoder"),
+        (393216, "divide"),
+        (768, "fit into"),
+        (72, "product"),
+        (3, "S_t"),
+        ("512x", "number"),
+        (torch.tensor([64, 8]), "number"),
+        (10**400, "number"),
+    ],
 )
 def test_exercise_1_gives_a_hint_for_a_wrong_answer(answer, hint):
     assert hint in check_1(answer)
@@ -40,6 +49,8 @@ def cosines(tokens, prototypes):
     [
         lambda z, p: cosines(z, p).amax(1),
         lambda z, p: cosines(z, p).max(dim=1).values,
+        lambda z, p: cosines(z.double(), p.double()).amax(1),
+        lambda z, p: cosines(z, p).amax(1).requires_grad_(),
         lambda z, p: F.cosine_similarity(z[:, :, None], p[None, None], dim=-1).amax(1),
         lambda z, p: (torch.einsum("bnd,kd->bkn", z, p) / z.norm(dim=-1)[:, None] / p.norm(dim=-1)[:, None]).amax(-1),
     ],
@@ -61,6 +72,10 @@ def test_exercise_2_accepts_every_way_to_write_equation_3(pool):
         (lambda z, p: cosines(z, p).amax(1).T, "swap"),
         (lambda z, p: cosines(z, p).max(1), "values alone"),
         (lambda z, p: -cosines(z, p).amax(1), "values are not"),
+        (lambda z, p: cosines(z, p).amax(1).long(), "values are not"),
+        (lambda z, p: (z @ p.T).amax(1).double(), "dot products"),
+        (lambda z, p: cosines(z, p).amax(1) > 0, "values are not"),
+        (lambda z, p: cosines(z, p).amax(1) / 0, "values are not"),
         (lambda z, p: 3, "tensor is asked"),
         (lambda z, p: z @ p, "stopped: RuntimeError"),
     ],
@@ -74,6 +89,7 @@ def test_exercise_2_names_the_common_slips(pool, hint):
     "binarise",
     [
         sign,
+        lambda x: sign(x).double(),
         lambda x: ((x >= 0) * 2.0 - 1) + x - x.detach(),
         lambda x: x + (torch.where(x >= 0, 1.0, -1.0) - x).detach(),
     ],

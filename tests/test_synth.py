@@ -1,8 +1,6 @@
 """The synthetic event bank: deterministic, varied, believable to a probe that has heard only real sounds."""
 
 import csv
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,20 +105,17 @@ def summary(waveform):
 
 
 @pytest.fixture(scope="module")
-def real_clips():
+def real_clips(audio):
     """Return summaries and our labels of the namesakes: ESC-50 fold 4, and ESC-10's other folds."""
-    if "UNMUTE_DATA" not in os.environ:
-        pytest.skip("needs real recordings: set UNMUTE_DATA to the folder that holds esc10/ and esc50_fold4/")
-    root = Path(os.environ["UNMUTE_DATA"])
     for folder in ("esc50_fold4", "esc10"):
-        if not (root / folder).is_dir():
-            pytest.skip(f"needs real recordings: there is no folder '{folder}' in UNMUTE_DATA")
+        if not (audio / folder).is_dir():
+            pytest.skip(f"there is no {folder}/: set UNMUTE_DATA to a folder with esc10/ and esc50_fold4/")
     ours = {theirs: label for label, theirs in NAMESAKES.items()}
-    with (root / "esc50_fold4" / "meta" / "esc50.csv").open(newline="") as table:
+    with (audio / "esc50_fold4" / "meta" / "esc50.csv").open(newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["fold"] == "4" and row["category"] in ours]
-    audio = root / "esc50_fold4" / "audio"
-    clips = [((audio / row["filename"]).with_suffix(".flac"), ours[row["category"]]) for row in rows]
-    for folder in sorted((root / "esc10").iterdir()):
+    fold_4 = audio / "esc50_fold4" / "audio"
+    clips = [((fold_4 / row["filename"]).with_suffix(".flac"), ours[row["category"]]) for row in rows]
+    for folder in sorted((audio / "esc10").iterdir()):
         if label := ESC10.get(folder.name[:3]):
             clips += [(path, label) for path in sorted(folder.glob("*.ogg")) if not path.name.startswith("4-")]
     return np.stack([summary(read_audio(path)) for path, _ in clips]), np.array([label for _, label in clips])

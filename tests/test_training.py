@@ -104,7 +104,7 @@ def test_one_clip_is_too_few_to_train_on():
 
 def test_scores_without_any_positive_are_refused():
     data = toy()
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="None of the 3 classes has a positive clip"):
         evaluate(torch.zeros(4, 3), torch.zeros_like(data.targets[:4]), "mAP")
 
 

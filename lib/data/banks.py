@@ -54,7 +54,7 @@ class SyntheticBank:
         return synthesize(label, int(seed), seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RecordingBank:
     """Labelled recordings in a folder; a source is a recording and a random excerpt of it.
 
@@ -68,9 +68,9 @@ class RecordingBank:
         Split → folds whose recordings it may use.
     """
 
-    table: pd.DataFrame = field(repr=False, compare=False)
+    table: pd.DataFrame = field(repr=False)
     folder: Path
-    folds: dict[str, tuple[int, ...]] = field(compare=False)
+    folds: dict[str, tuple[int, ...]]
     name: str = "esc10"
     pretrain_licenses: tuple[str, ...] = ESC10_PRETRAIN_LICENSES
 
@@ -79,10 +79,26 @@ class RecordingBank:
         """Class names in the order of the table."""
         return tuple(dict.fromkeys(self.table["label"]))
 
+    @functools.cached_property
+    def _files(self) -> dict[tuple[str, str], list[str]]:
+        """Map (class, split) to files; looked up for every event, so it is made once."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in self.table.itertuples():
+            for split, folds in self.folds.items():
+                if row.fold in folds and (split != "pretrain" or row.license in self.pretrain_licenses):
+                    found.setdefault((row.label, split), []).append(row.file)
+        return found
+
+    @functools.cached_property
+    def _recordings(self) -> dict[str, str]:
+        """Map a file to its original recording."""
+        return dict(zip(self.table["file"], self.table["recording"].astype(str), strict=True))
+
     def files(self, label: str, split: str) -> Sequence[str]:
         """Return the files of class `label` that `split` may use."""
         check_split(split)
-        if not (files := _files(self, label, split)):
+        files = self._files.get((label, split), [])
+        if not files:
             raise InputError(
                 f"The bank '{self.name}' has no clip of class '{label}' for split '{split}'; "
                 f"its classes are {', '.join(self.classes)}."
@@ -96,26 +112,12 @@ class RecordingBank:
 
     def recording(self, source: str) -> str:
         """Return the original recording that `source` was cut from; takes of one recording share it."""
-        file = source.rsplit(":", 1)[0]
-        return str(_by_file(self).loc[file, "recording"])
+        return self._recordings[source.rsplit(":", 1)[0]]
 
     def render(self, source: str, seconds: float) -> np.ndarray:
         """Return an excerpt with sound in it, float32, at most `seconds` long."""
         file, number = source.rsplit(":", 1)
         return loud_excerpt(_read_cached(self.folder / file), seconds, np.random.default_rng(int(number)))
-
-
-@functools.cache
-def _files(bank: RecordingBank, label: str, split: str) -> list[str]:
-    rows = bank.table[(bank.table["label"] == label) & bank.table["fold"].isin(bank.folds[split])]
-    if split == "pretrain":
-        rows = rows[rows["license"].isin(bank.pretrain_licenses)]
-    return rows["file"].tolist()
-
-
-@functools.lru_cache(maxsize=8)
-def _by_file(bank: RecordingBank) -> pd.DataFrame:
-    return bank.table.set_index("file")
 
 
 @functools.lru_cache(maxsize=512)

@@ -6,14 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
-from lib.data.banks import RecordingBank, SyntheticBank, check_split, esc10_bank
+from lib.data.banks import RecordingBank, SyntheticBank, esc10_bank
 from lib.data.mixer import Event, Recipe, Scene, plan, render
 from lib.errors import InputError, unknown_name
 from lib.files import digest, sha256
 from lib.paths import MANIFESTS
 from lib.provenance import code_version
 
-BANKS = {"synthetic": SyntheticBank, "esc10": esc10_bank}
+SPLITS = ("train", "val", "test")
 DATASETS = ("soundscapes", "esc10-soundscapes")
 
 
@@ -47,7 +47,9 @@ class Soundscapes:
     @cached_property
     def bank(self) -> SyntheticBank | RecordingBank:
         """Where the events come from."""
-        return BANKS[self.manifest["bank"]]()
+        if self.manifest["bank"] == "synthetic":
+            return SyntheticBank(tuple(self.classes))
+        return esc10_bank()
 
     def events(self, split: str, index: int) -> tuple[Event, ...]:
         """Return what happens in clip `index` of `split`, as planned (no audio is touched)."""
@@ -76,7 +78,8 @@ class Soundscapes:
 
     def check_count(self, split: str, count: int) -> None:
         """Raise `InputError` if the split does not hold `count` clips."""
-        check_split(split)
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
         if not 0 < count <= self.manifest["sizes"][split]:
             raise InputError(
                 f"{count} clips were asked of split '{split}' of '{self.name}', which holds "
@@ -103,8 +106,9 @@ class Soundscapes:
         return index % self.manifest["bank_seeds"]
 
     def _seeds(self, split: str, index: int) -> list[np.random.SeedSequence]:
-        check_split(split)
-        key = [self.manifest["seed"], ("train", "val", "test").index(split), self._bank_seed(index), index]
+        if split not in SPLITS:
+            raise unknown_name("split", split, SPLITS)
+        key = [self.manifest["seed"], SPLITS.index(split), self._bank_seed(index), index]
         return np.random.SeedSequence(key).spawn(2)
 
 

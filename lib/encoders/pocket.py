@@ -5,6 +5,7 @@ They stand for the paper's encoders at about one hundredth of the size; they are
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def new_vit(generator: torch.Generator, geometry: Geometry = POCKET) -> ViT:
     return vit.initialise(generator)
 
 
-def save_encoder(name: str, vit: ViT, facts: dict):  # noqa: ANN201
+def save_encoder(name: str, vit: ViT, facts: dict) -> Path:
     """Ship weights in half precision, and their manifest with the checksum; return the folder of the weights."""
     path = WEIGHTS / f"{name}.safetensors"
     weights = {key: value.half() for key, value in vit.state_dict().items()}

@@ -1,17 +1,16 @@
 """Pretrain a pocket encoder: render a pool of soundscapes once, then train on it, resumably.
 
-``python -m lib.encoders.pretrain pocket-amae`` (or ``make pretrain ENCODER=pocket-amae``) reproduces the shipped
-weights. The pool mixes both banks, training sources only: generator seeds of the split ``pretrain`` and the ESC-10
-recordings of folds 1-3 without those under Sampling+ terms.
+``make pretrain ENCODER=pocket-amae`` repeats the run that made the shipped weights. Their manifest says in what that
+run differed (``history``), so a repetition is equivalent, not the same bytes. The pool mixes both banks, training
+sources only: generator seeds of the split ``pretrain`` and the ESC-10 recordings of folds 1-3 without those under
+Sampling+ terms.
 """
 
 import argparse
 import json
 import math
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +22,10 @@ from lib.data.mixer import Bank, Recipe, plan, render
 from lib.encoders.objectives import MaskedAutoencoder
 from lib.encoders.pocket import POCKET, new_vit, save_encoder
 from lib.encoders.vit import ViT
-from lib.errors import unknown_name
+from lib.errors import InputError, unknown_name
 from lib.files import atomic, write_text
 from lib.paths import scratch
+from lib.workers import run_parallel
 
 OBJECTIVES = {"pocket-amae": MaskedAutoencoder}
 POOL_RECIPE = Recipe(snr_db=(-3.0, 27.0))
@@ -46,7 +46,7 @@ class Pretraining:
     seed: int = 2509
 
 
-def build_pool(clips: int, seed: int, workers: int = 2) -> Path:
+def build_pool(clips: int, seed: int) -> Path:
     """Render `clips` log-mel soundscapes, every other one from each bank; what is there already is kept.
 
     Returns
@@ -58,9 +58,8 @@ def build_pool(clips: int, seed: int, workers: int = 2) -> Path:
     missing = [k for k in range(clips // CHUNK) if not _chunk_path(folder, k).exists()]
     if missing:
         print(f"rendering {len(missing) * CHUNK} pool clips")
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(_render_chunk, [folder] * len(missing), missing, [seed] * len(missing)):
-                pass
+        for _ in run_parallel(_render_chunk, [(folder, number, seed) for number in missing]):
+            pass
     return folder
 
 
@@ -69,7 +68,6 @@ def _chunk_path(folder: Path, number: int) -> Path:
 
 
 def _render_chunk(folder: Path, number: int, seed: int) -> None:
-    torch.set_num_threads(1)
     banks: list[Bank] = [SyntheticBank(), esc10_bank()]
     clips = []
     for index in range(number * CHUNK, (number + 1) * CHUNK):
@@ -200,7 +198,10 @@ def main() -> None:
     if arguments.encoder not in OBJECTIVES:
         raise SystemExit(str(unknown_name("encoder to pretrain", arguments.encoder, list(OBJECTIVES))))
     settings = Pretraining(encoder=arguments.encoder, steps=arguments.steps)
-    pretrain(settings, load_pool(build_pool(settings.clips, settings.seed), settings.clips))
+    try:
+        pretrain(settings, load_pool(build_pool(settings.clips, settings.seed), settings.clips))
+    except InputError as error:
+        raise SystemExit(f"make pretrain: {error}") from None
 
 
 if __name__ == "__main__":
