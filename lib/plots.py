@@ -1,12 +1,17 @@
 """The small pictures between the paragraphs of notebooks 01 to 04; Figures 1-8 have a file of their own."""
 
+import io
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from IPython.display import Image as DisplayedImage
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
+from PIL import Image
 
 from lib.audio import SAMPLE_RATE, log_mel, mel_centres
 from lib.data.datasets import Soundscapes
@@ -24,6 +29,19 @@ def new_figure(columns: int = 1, size: tuple[float, float] = SIZE, **options: ob
         return figure, np.atleast_1d(figure.subplots(1, columns, **options))
 
 
+def entitle(axes: Axes, text: str) -> None:
+    """Give axes a title in the house style."""
+    axes.set_title(text, loc="left", fontsize=STYLE["axes.titlesize"], weight="bold")
+
+
+def page_image(figure: Figure, dpi: int = 100, colours: int = 256) -> DisplayedImage:
+    """Return a figure as a small picture for a notebook page: a PNG with a palette, a third of the bytes."""
+    drawn, packed = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    Image.open(drawn).convert("RGB").quantize(colours).save(packed, format="png", optimize=True)
+    return DisplayedImage(packed.getvalue())
+
+
 def plot_scene(scene: Scene, num_mels: int = 64) -> Figure:
     """Show a clip's log-mel spectrogram with a box round each event: when, and in which band its energy lies."""
     figure, (axes,) = new_figure()
@@ -38,7 +56,8 @@ def plot_scene(scene: Scene, num_mels: int = 64) -> Figure:
         text.set(color="white", size=7, va="bottom")
     ticks = np.searchsorted(centres, (250, 500, 1000, 2000, 4000, 7000))
     axes.set_yticks(ticks, ["250", "500", "1k", "2k", "4k", "7k"])
-    axes.set(xlabel="time (s)", ylabel="frequency (Hz)", title=f"{len(scene.events)} events, every one of them known")
+    axes.set(xlabel="time (s)", ylabel="frequency (Hz)")
+    entitle(axes, f"{len(scene.events)} events, every one of them known")
     return figure
 
 
@@ -48,10 +67,12 @@ def plot_polyphony(data: Soundscapes, split: str, count: int) -> Figure:
     figure, (left, right) = new_figure(2, width_ratios=[1, 1.6])
     classes, clips = np.unique(targets.sum(1).astype(int), return_counts=True)
     left.bar(classes, clips, color="#005F99")
-    left.set(xlabel="classes in a clip", ylabel="clips", title=f"polyphony of {split}", xticks=classes)
+    left.set(xlabel="classes in a clip", ylabel="clips", xticks=classes)
+    entitle(left, f"polyphony of {split}")
     right.bar(range(targets.shape[1]), 100 * targets.mean(0), color="#56B4E9")
     right.set_xticks(range(targets.shape[1]), [c.replace("_", " ") for c in data.classes], rotation=60, ha="right")
-    right.set(ylabel="% of clips", title="how often each class occurs")
+    right.set(ylabel="% of clips")
+    entitle(right, "how often each class occurs")
     return figure
 
 
@@ -67,8 +88,11 @@ def plot_search(rows: pd.DataFrame, head: str, epochs: int) -> Figure:
         done = part[ended & (rung == epochs)]
         axes.scatter(done["lr"], done["value"], s=size, color=colour(head))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.set(xlabel="learning rate", ylabel=f"validation {trials['metric'].iloc[0]} (%)")
-    axes.set_title(f"{head}: one circle a rung, larger = later; filled = trained to the end")
+    entitle(axes, f"{head}: one circle a rung, larger = later; filled = trained to the end")
     axes.grid(True)
     return figure
 
@@ -83,7 +107,7 @@ def plot_gains(table: pd.DataFrame, encoders: Sequence[str]) -> Figure:
             axes.plot(row.gain, y, marker=MARKERS[row.head], color=colour(row.head), markersize=5)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(part)), part["head"])
-        axes.set_title(ENCODERS[encoder].label)
+        entitle(axes, ENCODERS[encoder].label)
         axes.grid(True, axis="x")
     figure.supxlabel("points above linear (test), with 95 % paired bootstrap interval", size=8)
     return figure
@@ -101,7 +125,8 @@ def plot_prototype_counts(table: pd.DataFrame, metric: str) -> Figure:
         counts = sorted(set(table["J"]))
         axes.set_xticks(counts, [f"{count:g}" for count in counts], minor=False)
         axes.minorticks_off()
-        axes.set(xlabel="prototypes per class J", title=ENCODERS[encoder].label)
+        axes.set(xlabel="prototypes per class J")
+        entitle(axes, ENCODERS[encoder].label)
         axes.grid(True)
     panels[0].set_ylabel(f"test {metric} (%), ±1 sd over seeds")
     panels[0].legend(frameon=False, fontsize=7.5)

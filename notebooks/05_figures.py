@@ -26,6 +26,7 @@ profile = "pocket"
 from lib.comparisons import benchmark, prototype_contrasts, prototype_counts
 from lib.figures import draw_figure, read_table, save_figure, write_table
 from lib.paths import figure_root
+from lib.plots import page_image
 from lib.results import gather
 from lib.tables import figure_table
 
@@ -41,8 +42,7 @@ def figure(number):
     write_table(path.with_suffix(".csv"), *figure_table(number, profile))
     drawn = draw_figure(number, read_table(path.with_suffix(".csv")))
     save_figure(drawn, path)
-    drawn.set_dpi(90)
-    return drawn
+    return page_image(drawn)  # small enough for a page; the files beside the table are finer
 
 
 # %% [markdown]
