@@ -62,7 +62,7 @@ $(VENV)/.ready: environment.yml
 	@touch $@
 
 clean:  ## remove everything computed (embeddings, cells, run notebooks), keep fetched audio
-	@$(PYTHON) -c 'import os, pathlib, shutil; root = pathlib.Path(os.environ.get("UNMUTE_CACHE") or ".cache"); [shutil.rmtree(root / part, ignore_errors=True) for part in ("store", "cells", "bootstrap", "notebooks")]'
+	@$(PYTHON) -c 'import os, pathlib, shutil; root = pathlib.Path(os.environ.get("UNMUTE_CACHE") or ".cache"); [shutil.rmtree(root / part, ignore_errors=True) for part in ("store", "cells", "bootstrap", "lesson", "notebooks")]'
 
 distclean: clean  ## remove the virtual environment too
 	@rm -rf $(VENV)

@@ -6,14 +6,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib.audio import mel_centres
 from lib.data.banks import SPLITS, SyntheticBank
 from lib.data.mixer import Event, Recipe, Scene, plan, render
+from lib.encoders import encoder_version
 from lib.encoders.vit import patchify
+from lib.files import digest, write_tensors
 from lib.heads import Head
+from lib.paths import scratch
 from lib.pooling import max_cosine
+from lib.provenance import code_version
 from lib.store import Embeddings
 from lib.train import Run, Training
 
@@ -138,11 +143,19 @@ def climb(token_map: Tensor, binarise: Callable[[Tensor], Tensor], steps: int = 
 
 
 def embed(encoder: nn.Module, split: str, bystanders: Sequence[int]) -> Embeddings:
-    """Render and encode one clip for each entry of `bystanders`, which says how many sounds are beside its target."""
-    audio, numbers = zip(*(target_clip(split, index, count) for index, count in enumerate(bystanders)), strict=True)
-    tokens, cls = encode(encoder, audio)
-    targets = F.one_hot(torch.tensor(numbers), len(TARGETS)).float()
-    return Embeddings(tokens, cls, targets, encoder.grid)
+    """Render and encode one clip for each entry of `bystanders`, which says how many sounds are beside its target.
+
+    What was encoded once is kept in scratch, so that running the lesson again does not wait for it.
+    """
+    sounds = [f"lib.data.{part}" for part in ("banks", "mixer", "synth", "synth_dsp", "synth_nature", "synth_things")]
+    code = code_version("lib.lesson", *sounds)
+    path = scratch() / "lesson" / f"{digest([encoder_version('', encoder), code, split, list(bystanders)])}.safetensors"
+    if not path.is_file():
+        audio, numbers = zip(*(target_clip(split, i, count) for i, count in enumerate(bystanders)), strict=True)
+        tokens, cls = encode(encoder, audio)
+        targets = F.one_hot(torch.tensor(numbers), len(TARGETS)).float()
+        write_tensors(path, {"tokens": tokens.half(), "cls": cls, "targets": targets})
+    return Embeddings(**load_file(path), grid=encoder.grid)
 
 
 def contest(
@@ -160,4 +173,4 @@ def contest(
 
 
 def _with_cls(data: Embeddings, cls: str) -> Embeddings:
-    return replace(data, cls=data.tokens.mean(1)) if cls == "mean" else data
+    return replace(data, cls=data.tokens.float().mean(1)) if cls == "mean" else data

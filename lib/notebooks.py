@@ -108,7 +108,7 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
 def run_all(profile: str, only: str = "", extra: dict[str, object] | None = None) -> None:
     """Execute the notebooks in order into the scratch folder."""
     load_profile(profile)
-    for part in ("bootstrap", "notebooks"):
+    for part in ("bootstrap", "lesson", "notebooks"):
         sweep_temporaries(scratch() / part)
     for path in sources(only):
         print(f"{path.stem} …", flush=True)

@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lib import lesson
 from lib.data.mixer import Event
+from lib.encoders import load_encoder
 from lib.encoders.pocket import LogMelPatches
 from lib.exercises import YOUR_TURN, check_1, check_2, check_3, compare
 from lib.lesson import TARGETS, climb, event_cells, example_scene, loudest_token, memory, target_clip
@@ -164,3 +166,14 @@ def test_latents_learn_through_the_straight_through_sign_and_not_through_a_step(
     assert torch.equal(stuck[0], stuck[-1])
     first, last = ((cosines(token_map, sign(path)[None])).max() for path in (moved[0], moved[-1]))
     assert last > first + 0.1
+
+
+def test_clips_of_the_lesson_are_encoded_once_and_come_back_alike(monkeypatch):
+    encoder = load_encoder("log-mel")
+    first = lesson.embed(encoder, "train", [0, 4])
+    monkeypatch.setattr(lesson, "encode", None)  # would fail if it were called
+    again = lesson.embed(encoder, "train", [0, 4])
+    assert torch.equal(first.tokens, again.tokens) and torch.equal(first.cls, again.cls)
+    assert first.tokens.shape == (2, 248, 128) and first.targets.sum(1).tolist() == [1, 1]
+    with pytest.raises(TypeError):
+        lesson.embed(encoder, "train", [4, 0])
