@@ -14,7 +14,7 @@
 # # 01 · Data and embeddings
 #
 # Shows what the heads will be trained on: soundscapes whose every event is known, and what three frozen encoders
-# say about them. It makes every clip, encodes it once and keeps the result; about two minutes on two cores the
+# say about them. It makes every clip, encodes it once and keeps the result; about a minute on two cores the
 # first time, seconds after that.
 #
 # > Words in a block like this are the paper's (arXiv 2509.24901). All others are ours.
