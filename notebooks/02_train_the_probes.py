@@ -76,8 +76,8 @@ computed = run_cells(profile, cells)
 # %% [markdown]
 # ## One search, seen from above
 #
-# Prototype scores are cosines and vary little from token to token, so their classifier has to grow large weights:
-# that is why the paper gives prototypes a higher range of learning rates. Whether the search has found a plateau or
+# The paper gives prototypes a higher range of learning rates, after preliminary experiments. A likely reason is that
+# their scores are cosines, which vary little from clip to clip, so the classifier has to grow large weights. Whether the search has found a plateau or
 # sits at the edge of its range is the first thing to look at when a probe looks wrong.
 
 # %%
@@ -93,7 +93,7 @@ plot_search(first, "linear", settings.epochs)
 #
 # Mean over seeds ± their standard deviation, on the test split. `mean` beside *linear* says that the mean token
 # stood for [cls]. Seeds measure the optimiser alone: whether one head is *better* than another is a question about
-# clips, so the next picture resamples clips and the recordings that they share.
+# clips, so the next picture resamples clips and what they share: recordings, or seeds of the synthetic bank.
 
 # %%
 table = benchmark(profile)
