@@ -13,10 +13,13 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: figures test lab notebooks data pretrain check tables lint format pins setup clean distclean help
+.PHONY: figures published test lab notebooks data pretrain check tables lint format pins setup clean distclean help
 
-figures: setup  ## run all notebooks in order and draw Figures 1-8 into figures/$(PROFILE)
+figures: setup  ## run all notebooks in order and draw Figures 1-8 into figures/$(PROFILE), figures/published
 	@$(RUN) -m lib.notebooks run --profile $(PROFILE)
+
+published: setup  ## draw the paper's figures from its own tables and check its claims; nothing is trained
+	@$(RUN) -m lib.notebooks run --profile $(PROFILE) --only 06,07
 
 test: setup lint  ## lint, then the whole test suite, offline
 	@$(RUN) -m pytest -n auto --dist loadgroup -q

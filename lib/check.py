@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import pandas as pd
 
+from lib.claims_page import summary
 from lib.encoders import ENCODERS
 from lib.errors import InputError
 from lib.figures import read_table
@@ -58,7 +59,7 @@ def committed(path: str) -> pd.DataFrame | None:
 
 
 def readme_with_tables(text: str, as_committed: bool = False) -> str:
-    """Return the README's text with the tables between its markers made anew.
+    """Return the README's text with what stands between its markers made anew: score tables, the count of verdicts.
 
     Parameters
     ----------
@@ -71,11 +72,16 @@ def readme_with_tables(text: str, as_committed: bool = False) -> str:
         path = f"figures/{name}/benchmark.csv"
         table = committed(path) if as_committed else None
         table = read_table(REPOSITORY / path) if table is None else table
-        marker = re.compile(rf"(<!-- scores:{name} -->\n).*?(<!-- end -->)", re.S)
-        if not marker.search(text):
-            raise InputError(f"The README has no place for the scores of '{name}'; put back its two markers.")
-        text = marker.sub(lambda found: found[1] + score_table(table) + "\n" + found[2], text)  # noqa: B023
-    return text
+        text = _put(text, f"scores:{name}", score_table(table))
+    return _put(text, "claims", summary())
+
+
+def _put(text: str, place: str, content: str) -> str:
+    """Replace what stands between two markers of the README."""
+    marker = re.compile(rf"(<!-- {place} -->\n).*?(<!-- end -->)", re.S)
+    if not marker.search(text):
+        raise InputError(f"The README has no place for '{place}'; put back its two markers.")
+    return marker.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def stale_derivations(profile_name: str) -> list[str]:
@@ -116,7 +122,7 @@ def problems() -> list[str]:
     for name in SHOWN:
         found += stale_derivations(name) + moved_results(name)
     if not readme_is_current():
-        found.append("README.md: its tables do not follow from figures/*/benchmark.csv; run `make tables`")
+        found.append("README.md: its tables or its count of verdicts are not those of today; run `make tables`")
     return found
 
 

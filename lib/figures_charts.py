@@ -208,14 +208,14 @@ def draw_supervised(table: pd.DataFrame) -> Figure:
 
 def _draw_rank_lines(axes: Axes, part: pd.DataFrame, words: str) -> None:
     """Draw the slope chart of one group; without supervised⁺ rows, `words` stand in their place."""
-    sides = {}
+    sides, digits = {}, 0 if (part["wins"] % 1 == 0).all() else 1
     for x, variant in enumerate(("base", "supervised")):
         side = part[part["variant"] == variant].set_index("head")
         side = side.assign(place=spread(side["rank"], 0.75))  # heads of one rank stand close together
         out, sides[variant] = 2 * x - 1, side
         for head, (rank, wins, place) in side[["rank", "wins", "place"]].iterrows():
             axes.plot(x, place, **marker(head), zorder=3)
-            label = [f"#{rank:g}", head, f"({wins:.3g})"]
+            label = [f"#{rank:g}", head, f"({wins:.{digits}f})"]
             style = {"color": ink(head), "weight": "bold" if head in ("linear", "protobin") else "normal"}
             align = {"ha": ("right", "left")[x], "va": "center"}
             axes.text(x + 0.08 * out, place, "  ".join(label[::out]), **style, **align)

@@ -148,3 +148,55 @@ def plot_contrasts(table: pd.DataFrame) -> Figure:
     axes.set_xlabel("difference in points of the test metric, with 95 % paired bootstrap interval")
     axes.grid(True, axis="x")
     return figure
+
+
+def plot_side_by_side(table: pd.DataFrame, titles: Sequence[str]) -> Figure:
+    """Show published (left) and rerun (right) scores of the heads, each as its distance from that side's linear.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of `lib.side_by_side.side_by_side`, one a head, all with a rerun.
+    titles : sequence of str
+        What the two sides are.
+    """
+    figure, panels = new_figure(2, (7.6, 4.2), sharey=True)
+    part = table.iloc[::-1].reset_index(drop=True)
+    for axes, title, value, sd in zip(
+        panels, titles, ("published", "rerun"), ("published_sd", "rerun_sd"), strict=True
+    ):
+        start = part.loc[part["head"] == "linear", value].item()
+        axes.axvline(start, color=INK, linewidth=0.8)
+        for y, row in part.iterrows():
+            axes.plot([start, row[value]], [y, y], color=colour(row["head"]), linewidth=1.2, alpha=0.5)
+            axes.errorbar(row[value], y, xerr=row[sd], color=colour(row["head"]), linewidth=2)
+            axes.plot(row[value], y, marker=MARKERS[row["head"]], color=colour(row["head"]), markersize=6)
+            axes.annotate(
+                f"{row[value]:.1f}", (row[value], y), (0, 4), textcoords="offset points", size=6.5, ha="center"
+            )
+        axes.set_yticks(range(len(part)), part["head"])
+        axes.set_xlabel("mAP in %, ±1 sd over seeds; line: linear")
+        axes.margins(x=0.12)
+        entitle(axes, title)
+        axes.grid(True, axis="x")
+    return figure
+
+
+VERDICT_COLOURS = ("#005F99", "#56B4E9", "#D55E00", "#C9C9C9")  # apart in grey and for colour-blind readers
+
+
+def plot_verdicts(table: pd.DataFrame, verdicts: Sequence[str]) -> Figure:
+    """Show how many sentences got which verdict, one bar a part of the paper, in the paper's order."""
+    counts = pd.crosstab(table["place"], table["verdict"]).reindex(columns=list(verdicts), fill_value=0)
+    counts = counts.loc[list(dict.fromkeys(table["place"]))[::-1]]
+    figure, (axes,) = new_figure(size=(7.2, 0.9 + 0.24 * len(counts)))
+    left = np.zeros(len(counts))
+    for verdict, shade in zip(verdicts, VERDICT_COLOURS, strict=True):
+        axes.barh(counts.index, counts[verdict], left=left, color=shade, label=verdict, height=0.7)
+        left += counts[verdict].to_numpy()
+    axes.set_xlabel("sentences")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper left", ncols=len(verdicts), frameon=False, fontsize=7.5)
+    axes.grid(True, axis="x")
+    return figure

@@ -5,7 +5,6 @@ Compute writes a tidy table, draw reads that table and nothing else. All numbers
 maps), or from the encoder on one clip.
 """
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +18,7 @@ from lib.data.datasets import load_dataset
 from lib.encoders import ENCODERS, load_encoder
 from lib.heads import Head, build_head
 from lib.profiles import Profile, load_profile
+from lib.rankings import encoder_ranking, gains_over_linear, win_matrix, win_ranks
 from lib.results import main_cells, read_cell
 from lib.search import Cell
 from lib.store import load_embeddings
@@ -238,26 +238,9 @@ def figure_5(profile: Profile) -> tuple[pd.DataFrame, str]:
     return pd.concat([table, missing], ignore_index=True), note(profile, margin)
 
 
-def win_matrix(means: pd.DataFrame, heads: tuple[str, ...]) -> pd.DataFrame:
-    """Count in how many (dataset, encoder) pairs each head beats each other by more than one sd of the other."""
-    pivot = means.pivot(index=["dataset", "encoder"], columns="head", values=["mean", "sd"])
-    rows = []
-    for first, second in itertools.product(heads, heads):
-        if first != second:
-            wins = pivot["mean", first] > pivot["mean", second] + pivot["sd", second]
-            rows.append((first, second, int(wins.sum()), len(pivot)))
-    return pd.DataFrame(rows, columns=["row_head", "column_head", "wins", "configurations"])
-
-
 def figure_6(profile: Profile) -> tuple[pd.DataFrame, str]:
     """Average each encoder over datasets, linear against protobin, with both rankings."""
-    means = averages(profile)
-    means = means[means["head"].isin(["linear", "protobin"])]
-    table = means.groupby(["encoder", "head"], sort=False).agg(
-        mean=("mean", "mean"), sd=("sd", "mean"), n_datasets=("dataset", "nunique")
-    )
-    table = table.reset_index()
-    table["rank"] = table.groupby("head")["mean"].rank(ascending=False, method="min").astype(int)
+    table = encoder_ranking(averages(profile))
     table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
     table["year"] = np.nan
     return table, note(profile, "± is 1 sd over seeds, on one dataset")
@@ -265,28 +248,16 @@ def figure_6(profile: Profile) -> tuple[pd.DataFrame, str]:
 
 def figure_7(profile: Profile) -> tuple[pd.DataFrame, str]:
     """Points above linear for each head and encoder."""
-    means = averages(profile)
-    linear = means[means["head"] == "linear"].set_index(["dataset", "encoder"])["mean"]
-    means["gain"] = means["mean"] - means.set_index(["dataset", "encoder"]).index.map(linear)
-    table = means.groupby(["encoder", "head"], sort=False).agg(
-        gain=("gain", "mean"), spread=("gain", "std"), seeds=("sd", "mean"), n=("dataset", "nunique")
-    )
-    table = table.reset_index()
-    # With one dataset there is no spread over datasets; the seeds' sd takes its place, and the note says so.
-    table["sd"] = table.pop("spread").fillna(table.pop("seeds"))
+    table = gains_over_linear(averages(profile))
     table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
-    return table[table["head"] != "linear"], note(
-        profile, "bars: ±1 sd of the head's own score over seeds (one dataset, so none over datasets)"
-    )
+    return table, note(profile, "bars: ±1 sd of the head's own score over seeds (one dataset, so none over datasets)")
 
 
 def figure_8(profile: Profile) -> tuple[pd.DataFrame, str]:
     """Rank of each head by its wins; the supervised⁺ side waits for such encoders."""
     means = averages(profile)
     base = means[means["encoder"].map(lambda name: ENCODERS[name].kind) == "base"]
-    wins = win_matrix(base, profile.heads).groupby("row_head", sort=False)["wins"].sum()
-    table = pd.DataFrame({"head": wins.index, "wins": wins.to_numpy()})
-    table["rank"] = table["wins"].rank(ascending=False, method="min").astype(int)
+    table = win_ranks(base, profile.heads)
     table["group"], table["variant"], table["kind"] = "general", "base", "rank"
     missing = [
         {"group": "general", "variant": "supervised", "kind": "missing", "text": NO_SUPERVISED},

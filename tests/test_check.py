@@ -46,5 +46,5 @@ def test_a_changed_result_is_noticed(tmp_path, monkeypatch):
 
 
 def test_a_readme_without_the_markers_is_a_clear_error():
-    with pytest.raises(InputError, match="no place for the scores of 'esc10'"):
+    with pytest.raises(InputError, match="no place for 'scores:esc10'"):
         readme_with_tables("# Unmute\n")
