@@ -30,11 +30,11 @@ lab: setup  ## open JupyterLab on the notebooks
 notebooks: setup  ## execute the committed notebooks (profile pocket) and pair them with their sources
 	@$(RUN) -m lib.notebooks commit
 
-data: setup  ## fetch ESC-10 (42 MB), each file checked against its SHA-256
-	@$(RUN) -m lib.data.fetch
+data: setup  ## fetch the recordings (or only SETS=esc10, fsdd, maad), each checked against its SHA-256
+	@$(RUN) -m lib.data.fetch $(SETS)
 
-pretrain: setup  ## pretrain ENCODER anew, resumably
-	@env -u OMP_NUM_THREADS $(RUN) -m lib.encoders.pretrain $(ENCODER)
+pretrain: setup  ## pretrain ENCODER anew, resumably (STEPS=... for another length)
+	@$(RUN) -m lib.encoders.pretrain $(ENCODER) $(if $(STEPS),--steps $(STEPS))
 
 check: setup  ## compare what was computed with what is committed, within the stated tolerance
 	@$(RUN) -m lib.check

@@ -1,32 +1,80 @@
-"""The ViT, the pocket encoder with its shipped weights, the controls, and pretraining."""
+"""The ViT, the registry, the pocket encoders with their shipped weights, and the controls."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from lib.encoders import ENCODERS, load_encoder, pocket, pretrain
-from lib.encoders.objectives import MaskedAutoencoder, normalised_patches
-from lib.encoders.pocket import POCKET, load_pocket, new_vit
-from lib.encoders.vit import patchify, sincos_positions
+from lib.encoders import ENCODERS, load_encoder, pocket
+from lib.encoders.pocket import FULL_BAND, GEOMETRIES, POCKET, WITHOUT_CLS, load_pocket, new_vit, save_encoder
+from lib.encoders.vit import Encoding, patchify, sincos_positions
 from lib.errors import InputError
+from lib.files import sha256
+
+SHIPPED = [name for name in GEOMETRIES if (pocket.WEIGHTS / f"{name}.safetensors").is_file()]
+LOADABLE = [name for name in ENCODERS if name in SHIPPED or name not in GEOMETRIES]
 
 
 def noise(clips=2, samples=160_000, seed=0):
     return 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", list(ENCODERS))
+@pytest.mark.parametrize("name", LOADABLE)
 def test_every_encoder_hands_over_tokens_cls_and_grid(name):
     encoder = load_encoder(name)
     with torch.inference_mode():
         encoding = encoder(encoder.spectrogram(noise()))
-    assert encoding.grid == (31, 8)
-    assert encoding.tokens.shape == (2, 248, 128) and encoding.cls.shape == (2, 128)
+    steps, rows = GEOMETRIES.get(name, POCKET).grid
+    assert encoding.grid == encoder.grid == (steps, rows)
+    assert encoding.tokens.shape == (2, steps * rows, 128) and encoding.cls.shape == (2, 128)
     assert torch.isfinite(encoding.tokens).all() and encoding.tokens.std() > 0.1
     assert not any(p.requires_grad for p in encoder.parameters())
+    is_mean = torch.allclose(encoding.cls, encoding.tokens.mean(1), atol=1e-4)
+    assert is_mean == (ENCODERS[name].cls == "mean")
+
+
+def test_the_registry_holds_six_base_encoders_three_supervised_ones_and_two_controls():
+    kinds = [entry.kind for entry in ENCODERS.values()]
+    assert (kinds.count("base"), kinds.count("supervised"), kinds.count("control")) == (6, 3, 2)
+    assert [name for name in ENCODERS if name in GEOMETRIES] == [n for n in ENCODERS if n.startswith("pocket-")]
+    for name, entry in ENCODERS.items():
+        if entry.kind == "supervised":
+            assert name == f"{entry.base}-plus" and entry.label == ENCODERS[entry.base].label.replace(" (", "+ (")
+            assert GEOMETRIES[name] == GEOMETRIES[entry.base] and entry.cls == ENCODERS[entry.base].cls
+        else:
+            assert entry.base == ""
+    without_cls = {name for name, entry in ENCODERS.items() if entry.cls == "mean"}
+    assert without_cls == {"pocket-beats", "pocket-beats-plus", "pocket-dasheng", "log-mel"}
+
+
+def test_each_entry_loads_its_own_weights(monkeypatch):
+    from lib.encoders import pocket as module
+
+    for name in GEOMETRIES:
+        monkeypatch.setattr(module, "WEIGHTS", module.WEIGHTS / "nowhere")
+        with pytest.raises(InputError, match=f"The weights of '{name}' are missing"):
+            ENCODERS[name].load()
+
+
+@pytest.mark.parametrize("geometry", [WITHOUT_CLS, FULL_BAND])
+def test_an_encoder_without_cls_gives_the_mean_token_and_no_attention_map(geometry):
+    vit = new_vit(torch.Generator().manual_seed(0), geometry)
+    assert not any("cls" in key for key in vit.state_dict())
+    encoding = vit(torch.randn(2, 499, 64), attention=True, layers=(2,))
+    assert encoding.tokens.shape == (2, geometry.grid[0] * geometry.grid[1], 128) and encoding.attention is None
+    torch.testing.assert_close(encoding.cls, encoding.tokens.mean(1))
+    torch.testing.assert_close(encoding.layers[2][1], encoding.layers[2][0].mean(1))
+
+
+def test_a_part_of_the_patches_is_encoded_as_by_the_whole_network():
+    vit = new_vit(torch.Generator().manual_seed(0))
+    spectrogram = torch.randn(2, 499, 64, generator=torch.Generator().manual_seed(1))
+    tokens, cls = vit.encode(vit.embed_patches(spectrogram))
+    encoding: Encoding = vit(spectrogram)
+    assert torch.equal(tokens, encoding.tokens) and torch.equal(cls, encoding.cls)
 
 
 def test_tokens_are_time_major():
@@ -101,97 +149,101 @@ def test_a_wrong_spectrogram_says_what_was_expected():
 def test_an_unknown_encoder_names_the_known_ones():
     with pytest.raises(InputError, match="Unknown encoder 'pocket-mae'.*Did you mean 'pocket-amae'"):
         load_encoder("pocket-mae")
+    with pytest.raises(InputError, match="Unknown pocket encoder 'random-vit'"):
+        load_pocket("random-vit")
 
 
 @pytest.fixture
-def copied_weights(tmp_path, monkeypatch):
-    folder = tmp_path / "weights"
-    shutil.copytree(pocket.WEIGHTS, folder)
-    monkeypatch.setattr(pocket, "WEIGHTS", folder)
-    return folder / "pocket-amae.safetensors"
+def folders(tmp_path, monkeypatch):
+    """Copies of the weights and the manifests of the encoders, to be damaged."""
+    weights, manifests = tmp_path / "weights", tmp_path / "manifests"
+    shutil.copytree(pocket.WEIGHTS, weights)
+    shutil.copytree(pocket.MANIFESTS / "encoders", manifests / "encoders")
+    monkeypatch.setattr(pocket, "WEIGHTS", weights)
+    monkeypatch.setattr(pocket, "MANIFESTS", manifests)
+    return weights, manifests / "encoders"
 
 
-def test_a_single_changed_byte_in_the_weights_is_noticed(copied_weights):
-    content = bytearray(copied_weights.read_bytes())
+def test_a_single_changed_byte_in_the_weights_is_noticed(folders):
+    path = folders[0] / "pocket-amae.safetensors"
+    content = bytearray(path.read_bytes())
     content[-100] ^= 1
-    copied_weights.write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(InputError, match=r"pocket-amae\.safetensors' is damaged.*restore the file"):
         load_pocket("pocket-amae")
 
 
-def test_missing_weights_are_one_clear_sentence(copied_weights):
-    copied_weights.unlink()
-    with pytest.raises(InputError, match="weights of 'pocket-amae' are missing"):
+@pytest.mark.parametrize(("which", "suffix"), [(0, "safetensors"), (1, "json")])
+def test_missing_weights_or_a_missing_manifest_are_one_clear_sentence(folders, which, suffix):
+    (folders[which] / f"pocket-amae.{suffix}").unlink()
+    with pytest.raises(InputError, match=rf"weights of 'pocket-amae' are missing \('pocket-amae\.{suffix}'\)"):
         load_pocket("pocket-amae")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"geometry": {"colour": 3}, "sha256": ""}'])
+def test_a_damaged_manifest_is_one_clear_sentence(folders, text):
+    (folders[1] / "pocket-amae.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest 'pocket-amae\.json' is damaged"):
+        load_pocket("pocket-amae")
+
+
+def test_the_weights_of_another_encoder_are_refused(folders):
+    weights, manifests = folders
+    save_encoder("pocket-eat", new_vit(torch.Generator().manual_seed(4)), {})
+    assert load_pocket("pocket-eat").grid == (31, 8)
+    shutil.copy(weights / "pocket-amae.safetensors", weights / "pocket-eat.safetensors")
+    with pytest.raises(InputError, match=r"pocket-eat\.safetensors' is damaged"):
+        load_pocket("pocket-eat")
+    shutil.copy(manifests / "pocket-amae.json", manifests / "pocket-eat.json")
+    with pytest.raises(InputError, match=r"pocket-eat\.json' describes the encoder 'pocket-amae'"):
+        load_pocket("pocket-eat")
+
+
+def rewritten(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_manifest_with_another_geometry_is_refused(folders):
+    path = folders[1] / "pocket-amae.json"
+    rewritten(path, geometry=json.loads(path.read_text())["geometry"] | {"patch": [4, 64], "grid": [124, 1]})
+    with pytest.raises(InputError, match=r"patches \(4, 64\) on a grid \(124, 1\), which is not 'pocket-amae'"):
+        load_pocket("pocket-amae")
+
+
+@pytest.mark.parametrize("change", ["one tensor less", "one tensor more", "another shape", "no safetensors"])
+def test_weights_that_do_not_fit_are_refused_even_when_the_checksum_is_right(folders, change):
+    path = folders[0] / "pocket-amae.safetensors"
+    tensors = load_file(path)
+    if change == "one tensor less":
+        del tensors["norm.bias"]
+    elif change == "one tensor more":
+        tensors["spare"] = torch.zeros(3)
+    elif change == "another shape":
+        tensors["norm.bias"] = torch.zeros(3)
+    save_file(tensors, path)
+    if change == "no safetensors":
+        path.write_bytes(b"not weights")
+    rewritten(folders[1] / "pocket-amae.json", sha256=sha256(path))
+    with pytest.raises(InputError, match=r"pocket-amae\.safetensors' does not fit the pocket network"):
+        load_pocket("pocket-amae")
+
+
+def test_saved_weights_come_back_in_the_geometry_of_their_encoder(folders):
+    vit = new_vit(torch.Generator().manual_seed(4), FULL_BAND)
+    save_encoder("pocket-dasheng", vit, {"steps": 3})
+    loaded = load_pocket("pocket-dasheng")
+    assert loaded.grid == (124, 1) and loaded.geometry == FULL_BAND
+    for key, value in vit.state_dict().items():
+        torch.testing.assert_close(loaded.vit.state_dict()[key], value, atol=1e-3, rtol=1e-3)
+    manifest = json.loads((folders[1] / "pocket-dasheng.json").read_text())
+    assert manifest["steps"] == 3 and manifest["sha256"] == sha256(folders[0] / "pocket-dasheng.safetensors")
+
+
 def test_shipped_weights_are_small_and_in_half_precision():
-    path = pocket.WEIGHTS / "pocket-amae.safetensors"
-    assert path.stat().st_size < 4 * 2**20
-    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
-
-
-def test_the_reconstruction_target_is_each_patch_normalised():
-    patches = normalised_patches(torch.randn(2, 499, 64, generator=torch.Generator().manual_seed(1)), (16, 8))
-    torch.testing.assert_close(patches.mean(-1), torch.zeros(2, 248), atol=1e-5, rtol=0)
-    torch.testing.assert_close(patches.var(-1), torch.ones(2, 248), atol=1e-3, rtol=0)
-
-
-def test_the_masked_autoencoder_hides_four_fifths_and_sees_no_hidden_patch():
-    generator = torch.Generator().manual_seed(0)
-    objective = MaskedAutoencoder(new_vit(generator), generator)
-    spectrogram = torch.randn(1, 499, 64, generator=generator)
-    inputs = []
-    objective.vit.blocks[0].register_forward_pre_hook(lambda _module, arguments: inputs.append(arguments[0]))
-
-    def seen_by_the_encoder(x):
-        objective(x, torch.Generator().manual_seed(1))  # the same mask each time
-        return inputs[-1]
-
-    leaf = spectrogram.clone().requires_grad_()
-    seen = seen_by_the_encoder(leaf)
-    (gradient,) = torch.autograd.grad(seen.sum(), leaf)
-    visible = patchify(gradient, (16, 8)).abs().sum(-1)[0] > 0  # (N,)
-    assert visible.sum() == 50 and seen.shape == (1, 1 + 50, 128)
-
-    frames = visible.reshape(31, 8).repeat_interleave(16, 0).repeat_interleave(8, 1)  # (496, mel)
-    frames = torch.nn.functional.pad(frames, (0, 0, 0, 3))  # (499, mel); the spare frames are in no patch
-    with torch.no_grad():
-        assert torch.equal(seen_by_the_encoder(spectrogram + 1.0 * ~frames), seen)
-        changed = (seen_by_the_encoder(spectrogram + 1.0 * frames) != seen).any(-1)[0]  # (1 + V,)
-    assert changed[1:].all() and not changed[0]
-
-
-def small_pool():
-    return torch.randn(12, 499, 64, generator=torch.Generator().manual_seed(3)).half()
-
-
-def settings(steps):
-    return pretrain.Pretraining(clips=12, steps=steps, batch_size=4, warmup=2)
-
-
-def test_a_stopped_pretraining_resumes_to_the_same_weights(monkeypatch, tmp_path):
-    shipped = []
-    monkeypatch.setattr(pretrain, "ship", lambda *arguments: shipped.append(arguments))
-    unbroken = pretrain.pretrain(settings(6), small_pool(), minutes_between_checkpoints=99)
-
-    monkeypatch.setenv("UNMUTE_CACHE", str(tmp_path / "other"))
-    saves = []
-    real_save = pretrain._save
-
-    def save_then_die(*arguments):
-        real_save(*arguments)
-        saves.append(arguments)
-        if len(saves) == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(pretrain, "_save", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(settings(6), small_pool(), minutes_between_checkpoints=0)
-    resumed = pretrain.pretrain(settings(6), small_pool(), minutes_between_checkpoints=99)
-    assert len(shipped) == 2
-    for ours, theirs in zip(unbroken.state_dict().values(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs)
+    paths = [pocket.WEIGHTS / f"{name}.safetensors" for name in SHIPPED]
+    assert all(path.stat().st_size < 4 * 2**20 for path in paths) and len(paths) > 0
+    assert sum(path.stat().st_size for path in paths) < 36 * 2**20
+    assert {tensor.dtype for path in paths for tensor in load_file(path).values()} == {torch.float16}
 
 
 def test_the_normalisation_constants_fit_the_sounds():

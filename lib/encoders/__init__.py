@@ -1,5 +1,6 @@
 """The encoders by name: how to load each, what to call it, what its output depends on."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lib.encoders.pocket import LogMelPatches, PocketEncoder, load_pocket, new_vit
+from lib.encoders.pocket import GEOMETRIES, LogMelPatches, PocketEncoder, load_pocket, new_vit
 from lib.errors import unknown_name
 from lib.files import digest
 from lib.provenance import code_version
@@ -45,8 +46,21 @@ def random_vit() -> PocketEncoder:
     return PocketEncoder(new_vit(torch.Generator().manual_seed(RANDOM_SEED)))
 
 
+def _pocket(label: str, name: str, base: str = "") -> EncoderEntry:
+    kind, cls = "supervised" if base else "base", "native" if GEOMETRIES[name].cls else "mean"
+    return EncoderEntry(f"{label} (pocket)", kind, functools.partial(load_pocket, name), base, cls)
+
+
 ENCODERS = {
-    "pocket-amae": EncoderEntry("A-MAE (pocket)", "base", lambda: load_pocket("pocket-amae")),
+    "pocket-amae": _pocket("A-MAE", "pocket-amae"),
+    "pocket-beats": _pocket("BEATs", "pocket-beats"),
+    "pocket-asit": _pocket("ASiT", "pocket-asit"),
+    "pocket-eat": _pocket("EAT", "pocket-eat"),
+    "pocket-dasheng": _pocket("Dasheng", "pocket-dasheng"),
+    "pocket-sslam": _pocket("SSLAM", "pocket-sslam"),
+    "pocket-beats-plus": _pocket("BEATs+", "pocket-beats-plus", base="pocket-beats"),
+    "pocket-eat-plus": _pocket("EAT+", "pocket-eat-plus", base="pocket-eat"),
+    "pocket-sslam-plus": _pocket("SSLAM+", "pocket-sslam-plus", base="pocket-sslam"),
     "random-vit": EncoderEntry("random ViT (control)", "control", random_vit),
     "log-mel": EncoderEntry("log-mel patches (control)", "control", LogMelPatches, cls="mean"),
 }

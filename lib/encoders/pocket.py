@@ -1,10 +1,10 @@
-"""The pocket encoders: ViTs of one small geometry, pretrained here, weights shipped; and two controls.
+"""The pocket encoders: ViTs of one small size, pretrained here, weights shipped; and a control.
 
 They stand for the paper's encoders at about one hundredth of the size; they are not them.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from lib.audio import SAMPLE_RATE, log_mel
 from lib.encoders.vit import Encoding, ViT, patchify
-from lib.errors import InputError
+from lib.errors import InputError, unknown_name
 from lib.files import sha256, write_json, write_tensors
 from lib.paths import MANIFESTS, WEIGHTS
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What all pocket encoders share. `mel_mean` and `mel_std` were measured over the pretraining pool."""
+    """Front end and size of a pocket encoder. `mel_mean` and `mel_std` were measured over the pretraining pool."""
 
     seconds: float = 10.0
     num_mels: int = 64
@@ -31,11 +31,25 @@ class Geometry:
     dim: int = 128
     depth: int = 6
     num_heads: int = 4
+    cls: bool = True
     mel_mean: float = -5.0
     mel_std: float = 2.9
 
 
 POCKET = Geometry()
+WITHOUT_CLS = replace(POCKET, cls=False)
+FULL_BAND = replace(POCKET, patch=(4, 64), grid=(124, 1), cls=False)  # tokens in time only; 499 frames
+GEOMETRIES = {
+    "pocket-amae": POCKET,
+    "pocket-beats": WITHOUT_CLS,
+    "pocket-beats-plus": WITHOUT_CLS,
+    "pocket-asit": POCKET,
+    "pocket-eat": POCKET,
+    "pocket-eat-plus": POCKET,
+    "pocket-dasheng": FULL_BAND,
+    "pocket-sslam": POCKET,
+    "pocket-sslam-plus": POCKET,
+}
 
 
 class PocketEncoder(nn.Module):
@@ -112,21 +126,24 @@ def pocket_spectrogram(waveform: np.ndarray | Tensor, sample_rate: int, geometry
 
 
 def new_vit(generator: torch.Generator, geometry: Geometry = POCKET) -> ViT:
-    """Return a ViT of the pocket geometry with weights drawn from `generator`."""
-    vit = ViT(geometry.patch, geometry.grid, geometry.dim, geometry.depth, geometry.num_heads)
-    return vit.initialise(generator)
+    """Return a ViT of a pocket geometry with weights drawn from `generator`."""
+    return _empty_vit(geometry).initialise(generator)
+
+
+def _empty_vit(geometry: Geometry) -> ViT:
+    return ViT(geometry.patch, geometry.grid, geometry.dim, geometry.depth, geometry.num_heads, geometry.cls)
 
 
 def save_encoder(name: str, vit: ViT, facts: dict) -> Path:
     """Ship weights in half precision, and their manifest with the checksum; return the folder of the weights."""
-    path = WEIGHTS / f"{name}.safetensors"
+    path, geometry = WEIGHTS / f"{name}.safetensors", asdict(GEOMETRIES[name])
     weights = {key: value.half() for key, value in vit.state_dict().items()}
-    write_tensors(path, weights, {"encoder": name, "geometry": json.dumps(asdict(POCKET))})
+    write_tensors(path, weights, {"encoder": name})  # one entry: safetensors writes several in any order
     manifest = {
         "encoder": name,
         "file": path.name,
         "sha256": sha256(path),
-        "geometry": asdict(POCKET),
+        "geometry": geometry,
         **facts,
     }
     write_json(MANIFESTS / "encoders" / f"{name}.json", manifest)
@@ -139,18 +156,31 @@ def load_pocket(name: str) -> PocketEncoder:
     Raises
     ------
     InputError
-        If the weight file is missing, is not the one that its manifest names, or does not fit the network.
+        If the name is unknown, the weight file or its manifest is missing, the manifest is another encoder's, the file
+        is not the one that its manifest names, or it does not fit the network.
     """
+    if name not in GEOMETRIES:
+        raise unknown_name("pocket encoder", name, list(GEOMETRIES))
     path, manifest_path = WEIGHTS / f"{name}.safetensors", MANIFESTS / "encoders" / f"{name}.json"
     if not path.is_file() or not manifest_path.is_file():
+        missing = manifest_path if path.is_file() else path
         raise InputError(
-            f"The weights of '{name}' are missing ('{path.name}'); restore them with git, or pretrain them."
+            f"The weights of '{name}' are missing ('{missing.name}'); restore them with git if the repository has "
+            f"them, or make them with `make pretrain ENCODER={name}`."
         )
-    manifest = json.loads(manifest_path.read_text())
-    if sha256(path) != manifest["sha256"]:
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        described, checksum = _geometry_of(manifest), manifest["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"The manifest '{manifest_path.name}' is damaged ({error!r}); restore it with git.") from error
+    if manifest.get("encoder") != name or described != GEOMETRIES[name]:
+        raise InputError(
+            f"'{manifest_path.name}' describes the encoder '{manifest.get('encoder')}' with patches {described.patch} "
+            f"on a grid {described.grid}, which is not '{name}'; restore the file with git, or pretrain again."
+        )
+    if sha256(path) != checksum:
         raise InputError(f"'{path.name}' is damaged: its SHA-256 is not the manifest's; restore the file with git.")
-    geometry = Geometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in manifest["geometry"].items()})
-    vit = ViT(geometry.patch, geometry.grid, geometry.dim, geometry.depth, geometry.num_heads)
+    vit = _empty_vit(described)
     try:
         with safe_open(path, "pt") as file:
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
@@ -159,4 +189,9 @@ def load_pocket(name: str) -> PocketEncoder:
         raise InputError(
             f"'{path.name}' does not fit the pocket network ({error}); restore the file with git."
         ) from error
-    return PocketEncoder(vit, geometry)
+    return PocketEncoder(vit, described)
+
+
+def _geometry_of(manifest: dict) -> Geometry:
+    """Return the geometry that a manifest states; JSON turned its tuples into lists."""
+    return Geometry(**{k: tuple(v) if isinstance(v, list) else v for k, v in manifest["geometry"].items()})

@@ -1,205 +1,380 @@
-"""Pretrain a pocket encoder: render a pool of soundscapes once, then train on it, resumably.
+"""Pretrain a pocket encoder: one loop for all of them, resumable, over the pool of ``lib/encoders/pool.py``.
 
-``make pretrain ENCODER=pocket-amae`` repeats the run that made the shipped weights. Their manifest says in what that
-run differed (``history``), so a repetition is equivalent, not the same bytes. The pool mixes both banks, training
-sources only: generator seeds of the split ``pretrain`` and the ESC-10 recordings of folds 1-3 without those under
-Sampling+ terms.
+``make pretrain ENCODER=pocket-eat`` repeats the run that made the shipped weights. A recipe is one or more stages, run
+one after the other; each is an objective with its settings. All that is random is drawn from generators on the CPU
+whose seeds are fixed for every stage, so a run that was stopped ends in the same bytes as one that was not, and so does
+another run on the same kind of CPU. A GPU does not always take sums in the same order.
 """
 
 import argparse
-import json
+import inspect
 import math
+import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from lib.audio import log_mel
-from lib.data.banks import SyntheticBank, esc10_bank
-from lib.data.mixer import Bank, Recipe, plan, render
-from lib.encoders.objectives import MaskedAutoencoder
-from lib.encoders.pocket import POCKET, new_vit, save_encoder
+from lib.encoders import objectives
+from lib.encoders.pocket import GEOMETRIES, POCKET, load_pocket, new_vit, save_encoder
+from lib.encoders.pool import Pool, build_pool, load_pool
 from lib.encoders.vit import ViT
 from lib.errors import InputError, unknown_name
-from lib.files import atomic, write_text
-from lib.paths import scratch
-from lib.workers import run_parallel
+from lib.files import atomic, digest, sha256, write_text
+from lib.paths import WEIGHTS, scratch
+from lib.provenance import definition_version
 
-OBJECTIVES = {"pocket-amae": MaskedAutoencoder}
-POOL_RECIPE = Recipe(snr_db=(-3.0, 27.0))
-CHUNK = 250  # clips a pool file
+SEED = 2509
+LOG_EVERY = 100  # steps
+HEARD = (
+    "synthetic event bank, generator seeds of the split 'pretrain'",
+    "ESC-10 folds 1-3, CC0 and CC-BY clips (licences and authors: data_manifests/esc10.csv)",
+    "Free Spoken Digit Dataset, takes 5-49 (CC BY-SA 4.0: data_manifests/spoken_digits.csv)",
+    "scikit-maad field recordings, hours of the split 'train' (BSD-3-Clause: data_manifests/field_recordings.csv)",
+)
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """The settings of one pretraining run."""
+class Stage:
+    """One objective with its settings.
 
-    encoder: str = "pocket-amae"
-    clips: int = 8_000
-    steps: int = 7_000
+    Parameters
+    ----------
+    name : str
+        For the loss curve and the messages.
+    objective : str
+        A class of ``lib/encoders/objectives.py``.
+    steps, batch_size : int
+        Length of the stage and clips a step.
+    lr, weight_decay : float
+        Highest learning rate, and decay of the matrices (vectors have none), of AdamW.
+    warmup : float
+        Share of the steps in which the learning rate rises.
+    start : str
+        Which network is trained: "random" a new one, "previous" that of the stage before, else that of a shipped
+        encoder.
+    options : dict
+        Options of the objective.
+    from_previous : dict
+        More options, from what the stage before left: name of the option → attribute of that stage's objective.
+    labelled : bool
+        Whether it learns from labels: then it hears the labelled clips alone.
+    """
+
+    name: str
+    objective: str
+    steps: int
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.05
-    warmup: int = 500
-    seed: int = 2509
+    warmup: float = 0.07
+    start: str = "random"
+    options: dict = field(default_factory=dict)
+    from_previous: dict = field(default_factory=dict)
+    labelled: bool = False
 
 
-def build_pool(clips: int, seed: int) -> Path:
-    """Render `clips` log-mel soundscapes, every other one from each bank; what is there already is kept.
-
-    Returns
-    -------
-    Path
-        A folder of ``pool-*.npy``, float16 ``(250, frames, mel)``, not normalised.
-    """
-    folder = scratch() / "pretrain" / f"pool-{seed}"
-    missing = [k for k in range(clips // CHUNK) if not _chunk_path(folder, k).exists()]
-    if missing:
-        print(f"rendering {len(missing) * CHUNK} pool clips")
-        for _ in run_parallel(_render_chunk, [(folder, number, seed) for number in missing]):
-            pass
-    return folder
+def supervised(base: str) -> tuple[Stage, ...]:
+    """Return the recipe of a supervised version: the base, fine-tuned end to end on the labelled clips."""
+    return (Stage("supervised", "SupervisedFineTuning", 2_500, lr=5e-4, start=base, labelled=True),)
 
 
-def _chunk_path(folder: Path, number: int) -> Path:
-    return folder / f"pool-{number:04d}.npy"
+RECIPES = {
+    "pocket-amae": (Stage("reconstruction", "MaskedAutoencoder", 7_000),),
+    "pocket-beats": (
+        Stage("random tokens", "TokenPrediction", 1_200),
+        Stage("tokenizer", "TokenizerDistillation", 600, batch_size=16, from_previous={"teacher": "vit"}),
+        Stage("learned tokens", "TokenPrediction", 1_800, from_previous={"tokenizer": "tokenizer"}),
+    ),
+    "pocket-asit": (Stage("local and global", "LocalGlobalDistillation", 2_000, batch_size=32, lr=5e-4),),
+    "pocket-eat": (Stage("latent distillation", "LatentDistillation", 3_500, batch_size=16),),
+    "pocket-dasheng": (Stage("reconstruction", "MaskedAutoencoder", 6_000, options={"mask_ratio": 0.75}),),
+    "pocket-sslam": (
+        Stage("mixtures", "LatentDistillation", 1_800, batch_size=16, start="pocket-eat", options={"mixtures": True}),
+    ),
+    "pocket-beats-plus": supervised("pocket-beats"),
+    "pocket-eat-plus": supervised("pocket-eat"),
+    "pocket-sslam-plus": supervised("pocket-sslam"),
+}
 
 
-def _render_chunk(folder: Path, number: int, seed: int) -> None:
-    banks: list[Bank] = [SyntheticBank(), esc10_bank()]
-    clips = []
-    for index in range(number * CHUNK, (number + 1) * CHUNK):
-        bank = banks[index % 2]
-        plan_seed, noise_seed = np.random.SeedSequence([seed, index]).spawn(2)
-        scene = render(POOL_RECIPE, bank, plan(POOL_RECIPE, bank, "pretrain", plan_seed), noise_seed)
-        clips.append(log_mel(scene.audio, POCKET.num_mels, POCKET.hop_ms).half().numpy())
-    with atomic(_chunk_path(folder, number)) as temporary, temporary.open("wb") as file:
-        np.save(file, np.stack(clips))
+def recipe_of(encoder: str, steps: int | None = None) -> tuple[Stage, ...]:
+    """Return the stages of an encoder, their lengths scaled to `steps` steps in all where that is given."""
+    if encoder not in RECIPES:
+        raise unknown_name("encoder to pretrain", encoder, list(RECIPES))
+    stages = RECIPES[encoder]
+    factor = 1.0 if steps is None else steps / sum(stage.steps for stage in stages)
+    return tuple(replace(stage, steps=max(1, round(factor * stage.steps))) for stage in stages)
 
 
-def load_pool(folder: Path, clips: int) -> torch.Tensor:
-    """Read the pool into memory, float16 ``(clips, frames, mel)``."""
-    return torch.from_numpy(np.concatenate([np.load(_chunk_path(folder, k)) for k in range(clips // CHUNK)]))
+def pretrain(
+    encoder: str,
+    pool: Pool,
+    steps: int | None = None,
+    device: str | None = None,
+    minutes_between_checkpoints: float = 3.0,
+) -> ViT:
+    """Run the recipe of an encoder, from the last checkpoint if there is one, and ship the weights.
 
-
-def batch_of(pool: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw a normalised batch ``(size, frames, mel)``: each clip rolled in time and changed in gain at random."""
-    rows = torch.randint(len(pool), (size,), generator=generator)
-    shifts = torch.randint(pool.shape[1], (size,), generator=generator)
-    clips = torch.stack([pool[r].roll(int(s), 0) for r, s in zip(rows, shifts, strict=True)]).float()
-    gain = torch.empty(size, 1, 1).uniform_(-1.5, 1.5, generator=generator)  # log power; ±6.5 dB
-    return (clips + gain - POCKET.mel_mean) / POCKET.mel_std
-
-
-def pretrain(settings: Pretraining, pool: torch.Tensor, minutes_between_checkpoints: float = 3.0) -> ViT:
-    """Train on a pool ``(clips, frames, mel)``, resuming from the last checkpoint, and ship the weights at the end.
+    Parameters
+    ----------
+    encoder : str
+        An id of `RECIPES`.
+    pool : Pool
+        What to train on.
+    steps : int, optional
+        Steps of all stages together, where it is not to be the recipe's own number.
+    device : str, optional
+        Of torch; a GPU where there is one, else the CPU.
+    minutes_between_checkpoints : float
+        Minutes after which the state is saved again; it is saved at the end of every stage too.
 
     Returns
     -------
     ViT
-        The pretrained encoder, in full precision.
-    """
-    init = torch.Generator().manual_seed(settings.seed)
-    objective = OBJECTIVES[settings.encoder](new_vit(init), init)
-    decay = [p for p in objective.parameters() if p.ndim > 1]
-    rest = [p for p in objective.parameters() if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.95))
-    generator = torch.Generator().manual_seed(settings.seed + 1)
-    checkpoint = scratch() / "pretrain" / f"{settings.encoder}.pt"
-    step, curve = _resume(checkpoint, settings, objective, optimizer, generator)
+        The pretrained network, in full precision.
 
-    low_precision = torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
-    started, saved, losses = time.monotonic(), time.monotonic(), []
-    while step < settings.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * schedule(step, settings.warmup, settings.steps)
-        batch = batch_of(pool, settings.batch_size, generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=low_precision):
-            loss = objective(batch, generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        losses.append(loss.item())
-        if step % 100 == 0 or step == settings.steps:
-            curve.append({"step": step, "loss": round(sum(losses) / len(losses), 5)})
-            losses.clear()
-            print(
-                f"step {step} loss {curve[-1]['loss']:.4f} {(time.monotonic() - started) / 60:.1f} min",
-                flush=True,
-            )
-        if step == settings.steps or time.monotonic() - saved > 60 * minutes_between_checkpoints:
-            _save(checkpoint, settings, objective, optimizer, generator, step, curve)
-            saved = time.monotonic()
-    ship(settings, objective.vit, curve)
+    Raises
+    ------
+    InputError
+        If the encoder is unknown, the weights that it starts from are not there, or a loss is not finite.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    stages = recipe_of(encoder, steps)
+    objective, key, curve = None, "", []
+    with tqdm(total=sum(stage.steps for stage in stages), unit="step", disable=not sys.stderr.isatty()) as bar:
+        for number, stage in enumerate(stages):
+            seed = SEED + 10 * number
+            key = stage_key(encoder, stage, seed, pool, key)
+            objective = new_objective(encoder, stage, seed, objective).to(device).train()
+            heard = pool.labelled() if stage.labelled else pool
+            checkpoint = scratch() / "pretrain" / f"{encoder}.stage-{number + 1}.pt"
+            run = StageRun(stage, objective, heard, seed + 1, checkpoint, key)
+            curve += run.train(60 * minutes_between_checkpoints, bar)
+    ship(encoder, objective.vit.cpu(), stages, pool, curve, device)
     return objective.vit
 
 
-def schedule(step: int, warmup: int, steps: int) -> float:
+def new_objective(encoder: str, stage: Stage, seed: int, previous: nn.Module | None) -> nn.Module:
+    """Build the objective of a stage, with what it takes over from the objective of the stage before."""
+    generator = torch.Generator().manual_seed(seed)
+    if stage.start == "random":
+        vit = new_vit(generator, GEOMETRIES[encoder])
+    elif stage.start == "previous":
+        vit = previous.vit
+    else:
+        vit = load_pocket(stage.start).vit.requires_grad_(True)
+    taken_over = {option: getattr(previous, attribute) for option, attribute in stage.from_previous.items()}
+    return getattr(objectives, stage.objective)(vit, generator, **stage.options, **taken_over)
+
+
+def stage_key(encoder: str, stage: Stage, seed: int, pool: Pool, previous: str) -> str:
+    """Return the digest of what the outcome of a stage depends on; a checkpoint with another one is not resumed."""
+    return digest(
+        {
+            "geometry": repr(GEOMETRIES[encoder]),
+            "stage": asdict(stage),
+            "seed": seed,
+            "pool": pool.description,
+            "start": start_sha256(stage),
+            "code": [
+                definition_version("lib.encoders.objectives", stage.objective),
+                definition_version("lib.encoders.pretrain", "StageRun"),
+            ],
+            "previous": previous,
+        }
+    )
+
+
+def start_sha256(stage: Stage) -> str:
+    """Return the checksum of the shipped weights that a stage starts from, or nothing where it starts from none."""
+    path = WEIGHTS / f"{stage.start}.safetensors"
+    return sha256(path) if path.is_file() else ""
+
+
+def all_options(stage: Stage) -> dict:
+    """Return the options of a stage's objective with the defaults that the stage leaves as they are."""
+    parameters = inspect.signature(getattr(objectives, stage.objective)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default not in (inspect.Parameter.empty, None)}
+    return defaults | stage.options
+
+
+class StageRun:
+    """The training of one objective, in place.
+
+    Parameters
+    ----------
+    stage : Stage
+        Its settings.
+    objective : torch.nn.Module
+        What to train, on its device.
+    pool : Pool
+        What to train on.
+    seed : int
+        Draws batches, masks and all else that is random in training.
+    checkpoint : Path
+        Where the state is kept.
+    key : str
+        What the outcome depends on, see `stage_key`.
+    """
+
+    def __init__(self, stage: Stage, objective: nn.Module, pool: Pool, seed: int, checkpoint: Path, key: str) -> None:
+        self.stage, self.objective, self.pool, self.checkpoint, self.key = stage, objective, pool, checkpoint, key
+        self.generator = torch.Generator().manual_seed(seed)
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        matrices, vectors = ([p for p in self.parameters if (p.ndim > 1) == big] for big in (True, False))
+        groups = [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.95))
+        self.device = self.parameters[0].device
+        self.step, self.saved_step = 0, 0
+        self.curve: list[dict] = []
+        self.losses: list[float] = []  # since the last row of the curve
+
+    def train(self, seconds_between_checkpoints: float, bar: tqdm) -> list[dict]:
+        """Train to the end, from the checkpoint if there is one, and return the mean loss of every 100 steps."""
+        self.resume()
+        bar.update(self.step)
+        started, saved = time.monotonic(), time.monotonic()
+        while self.step < self.stage.steps:
+            self.losses.append(self.advance())
+            bar.update()
+            last = self.step == self.stage.steps
+            if last or self.step % LOG_EVERY == 0:
+                mean = round(sum(self.losses) / len(self.losses), 5)
+                self.curve.append({"stage": self.stage.name, "step": self.step, "loss": mean})
+                self.losses = []
+                minutes = (time.monotonic() - started) / 60
+                tqdm.write(f"{self.stage.name}: step {self.step} loss {mean:.4f} {minutes:.1f} min")
+                sys.stdout.flush()
+            if last or time.monotonic() - saved > seconds_between_checkpoints:
+                self.save()
+                saved = time.monotonic()
+        return self.curve
+
+    def advance(self) -> float:
+        """Take one step of the optimiser and return its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.lr * schedule(self.step, self.stage)
+        spectrogram, labels = (t.to(self.device) for t in batch_of(self.pool, self.stage.batch_size, self.generator))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device)):
+            loss = self.objective(spectrogram, self.generator, *([labels] if self.stage.labelled else []))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            kept = (
+                f"the checkpoint of step {self.saved_step} is kept" if self.saved_step else "no checkpoint was made yet"
+            )
+            raise InputError(
+                f"The loss or gradient of stage '{self.stage.name}' is not finite at step {self.step + 1} ({kept}); "
+                "lower the stage's learning rate in lib/encoders/pretrain.py and run again."
+            )
+        self.optimizer.step()
+        self.step += 1
+        if hasattr(self.objective, "after_step"):
+            self.objective.after_step(self.step / self.stage.steps)
+        return loss.item()
+
+    def save(self) -> None:
+        """Write the whole state to the checkpoint."""
+        state = {
+            "key": self.key,
+            "step": self.step,
+            "curve": self.curve,
+            "losses": self.losses,
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+        with atomic(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+        self.saved_step = self.step
+
+    def resume(self) -> None:
+        """Take the state from the checkpoint, if there is one and it bears the key of this run."""
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        if state["key"] != self.key:
+            print(f"'{self.checkpoint.name}' belongs to other settings, data or code; stage '{self.stage.name}' anew")
+            return
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.step = self.saved_step = state["step"]
+        self.curve, self.losses = state["curve"], state["losses"]
+        print(f"{self.stage.name}: resumed after step {self.step}")
+
+
+def batch_of(pool: Pool, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw clips at random, each rolled in time and changed in gain at random.
+
+    Returns
+    -------
+    torch.Tensor, torch.Tensor
+        Normalised spectrograms ``(size, frames, mel)`` and labels ``(size, C)``, float32.
+    """
+    rows = torch.randint(len(pool.clips), (size,), generator=generator)
+    shifts = torch.randint(pool.clips.shape[1], (size,), generator=generator)
+    clips = torch.stack([pool.clips[r].roll(int(s), 0) for r, s in zip(rows, shifts, strict=True)]).float()
+    gain = torch.empty(size, 1, 1).uniform_(-1.5, 1.5, generator=generator)  # log power; ±6.5 dB
+    return (clips + gain - POCKET.mel_mean) / POCKET.mel_std, pool.labels[rows].float()
+
+
+def schedule(step: int, stage: Stage) -> float:
     """Return the factor of the learning rate: linear warm-up, then half a cosine to zero."""
+    warmup = round(stage.warmup * stage.steps)
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (stage.steps - warmup)))
 
 
-def ship(settings: Pretraining, vit: ViT, curve: list[dict]) -> None:
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device has instructions for products in bfloat16, so that they are faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
+
+
+def ship(
+    encoder: str, vit: ViT, stages: tuple[Stage, ...], pool: Pool, curve: list[dict], device: torch.device
+) -> None:
     """Write weights, manifest and loss curve where the repository keeps them."""
     facts = {
-        "objective": OBJECTIVES[settings.encoder].__name__,
-        "settings": asdict(settings),
-        "pool_recipe": asdict(POOL_RECIPE),
-        "heard": [
-            "synthetic event bank, generator seeds of the split 'pretrain'",
-            "ESC-10 folds 1-3, CC0 and CC-BY clips (licences and authors: data_manifests/esc10.csv)",
+        "stages": [
+            asdict(stage) | {"options": all_options(stage), "start_sha256": start_sha256(stage)} for stage in stages
         ],
+        "seed": SEED,
+        "pool": pool.description,
+        "heard": HEARD,
+        "ran_on": {
+            "device": device.type,
+            "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "products": "bfloat16" if has_bfloat16(device) else "float32",
+            "torch": torch.__version__.split("+")[0],
+        },
         "final_loss": curve[-1]["loss"],
     }
-    folder = save_encoder(settings.encoder, vit, facts)
-    lines = "".join(f"{row['step']},{row['loss']}\n" for row in curve)
-    write_text(folder / f"{settings.encoder}.loss.csv", "step,loss\n" + lines)
-
-
-def _save(path, settings, objective, optimizer, generator, step, curve) -> None:  # noqa: ANN001
-    state = {
-        "settings": json.dumps(asdict(settings)),
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "generator": generator.get_state(),
-        "step": step,
-        "curve": curve,
-    }
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(path, settings, objective, optimizer, generator) -> tuple[int, list[dict]]:  # noqa: ANN001
-    if not path.exists():
-        return 0, []
-    state = torch.load(path, weights_only=True)
-    if state["settings"] != json.dumps(asdict(settings)):
-        print("the checkpoint belongs to other settings; starting anew")
-        return 0, []
-    objective.load_state_dict(state["objective"])
-    optimizer.load_state_dict(state["optimizer"])
-    generator.set_state(state["generator"])
-    return state["step"], state["curve"]
+    folder = save_encoder(encoder, vit, facts)
+    lines = "".join(f"{row['stage']},{row['step']},{row['loss']}\n" for row in curve)
+    write_text(folder / f"{encoder}.loss.csv", "stage,step,loss\n" + lines)
 
 
 def main() -> None:
     """Parse the command line and pretrain."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("encoder", nargs="?", default="pocket-amae")
-    parser.add_argument("--steps", type=int, default=Pretraining.steps)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoder", nargs="?", default="pocket-amae", help=", ".join(RECIPES))
+    parser.add_argument("--steps", type=int, help="steps of all stages together (default: the recipe's)")
+    parser.add_argument("--device", help="of torch (default: a GPU where there is one)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU; another number, other last digits")
     arguments = parser.parse_args()
-    if arguments.encoder not in OBJECTIVES:
-        raise SystemExit(str(unknown_name("encoder to pretrain", arguments.encoder, list(OBJECTIVES))))
-    settings = Pretraining(encoder=arguments.encoder, steps=arguments.steps)
+    torch.set_num_threads(max(1, arguments.threads))
     try:
-        pretrain(settings, load_pool(build_pool(settings.clips, settings.seed), settings.clips))
+        recipe_of(arguments.encoder)  # an unknown name is told before the pool is rendered
+        pretrain(arguments.encoder, load_pool(build_pool()), arguments.steps, arguments.device)
     except InputError as error:
         raise SystemExit(f"make pretrain: {error}") from None
 

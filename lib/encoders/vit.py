@@ -1,4 +1,4 @@
-"""The Vision Transformer that the encoders share: patches, fixed positions, [cls], pre-norm blocks.
+"""The Vision Transformer that the encoders share: patches, fixed positions, [cls] or none, pre-norm blocks.
 
 Symbols: ``B`` clips, ``N = S_t · S_f`` patch tokens, time-major (``n = t · S_f + f``), ``D`` token dimension.
 """
@@ -21,11 +21,11 @@ class Encoding:
     tokens : torch.Tensor
         ``(B, N, D)``, time-major.
     cls : torch.Tensor
-        ``(B, D)``.
+        ``(B, D)``; of an encoder without [cls], the mean of its patch tokens.
     grid : tuple of int
         ``(S_t, S_f)`` with ``S_t · S_f = N``.
     attention : torch.Tensor or None
-        ``(B, depth, heads, N)``, attention from [cls] to the patch tokens, where it was asked for.
+        ``(B, depth, heads, N)``, attention from [cls] to the patch tokens, where it was asked for and there is one.
     layers : dict
         Block number (from 0) → its output tokens ``(B, N, D)`` and cls ``(B, D)``, where they were asked for.
     """
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """A ViT over spectrogram patches with a [cls] token and a final norm.
+    """A ViT over spectrogram patches with a final norm, and with a [cls] token unless told otherwise.
 
     Parameters
     ----------
@@ -114,13 +114,23 @@ class ViT(nn.Module):
         ``(S_t, S_f)`` of a full clip.
     dim, depth, num_heads : int
         Width, blocks, attention heads.
+    cls : bool
+        Whether there is a [cls] token. Without one the encoding's cls is the mean of the patch tokens.
     """
 
-    def __init__(self, patch: tuple[int, int], grid: tuple[int, int], dim: int, depth: int, num_heads: int) -> None:
+    def __init__(
+        self,
+        patch: tuple[int, int],
+        grid: tuple[int, int],
+        dim: int,
+        depth: int,
+        num_heads: int,
+        cls: bool = True,
+    ) -> None:
         super().__init__()
-        self.patch, self.grid = patch, grid
+        self.patch, self.grid, self.dim = patch, grid, dim
         self.embed = nn.Linear(patch[0] * patch[1], dim)
-        self.cls_token = nn.Parameter(torch.zeros(dim))
+        self.cls_token = nn.Parameter(torch.zeros(dim)) if cls else None
         self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)
         self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -128,8 +138,9 @@ class ViT(nn.Module):
     def initialise(self, generator: torch.Generator) -> "ViT":
         """Draw all weights from `generator`: Xavier-uniform matrices, zero biases, a small random [cls]."""
         initialise(self, generator)
-        with torch.no_grad():
-            self.cls_token.normal_(0.0, 0.02, generator=generator)
+        if self.cls_token is not None:
+            with torch.no_grad():
+                self.cls_token.normal_(0.0, 0.02, generator=generator)
         return self
 
     def embed_patches(self, spectrogram: Tensor) -> Tensor:
@@ -143,21 +154,33 @@ class ViT(nn.Module):
         return self.embed(patches) + self.positions
 
     def with_cls(self, x: Tensor) -> Tensor:
-        """Put the [cls] token before ``(B, M, D)``: ``(B, 1 + M, D)``."""
-        return torch.cat([self.cls_token.expand(len(x), 1, -1), x], dim=1)
+        """Put the [cls] token, where there is one, before ``(B, M, D)``: ``(B, 1 + M, D)``."""
+        return x if self.cls_token is None else torch.cat([self.cls_token.expand(len(x), 1, -1), x], dim=1)
+
+    def split_cls(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo `with_cls`: the patch tokens ``(B, M, D)``, and [cls] or what stands for it ``(B, D)``."""
+        return (x, x.mean(1)) if self.cls_token is None else (x[:, 1:], x[:, 0])
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run embedded patches ``(B, M, D)``, all or some of a clip, through the network; see `split_cls`."""
+        x = self.with_cls(x)  # (B, 1 + M, D)
+        for block in self.blocks:
+            x, _ = block(x)
+        return self.split_cls(self.norm(x))
 
     def forward(self, spectrogram: Tensor, attention: bool = False, layers: tuple[int, ...] = ()) -> Encoding:
         """Encode ``(B, frames, mel)``; see `Encoding`."""
         x = self.with_cls(self.embed_patches(spectrogram))  # (B, 1 + N, D)
+        attention = attention and self.cls_token is not None
         maps, outputs = [], {}
         for number, block in enumerate(self.blocks):
             x, first = block(x, attention)
             if attention:
                 maps.append(first[..., 1:])  # (B, heads, N)
             if number in layers:
-                outputs[number] = (x[:, 1:], x[:, 0])
-        x = self.norm(x)
-        return Encoding(x[:, 1:], x[:, 0], self.grid, torch.stack(maps, 1) if attention else None, outputs or None)
+                outputs[number] = self.split_cls(x)
+        tokens, cls = self.split_cls(self.norm(x))
+        return Encoding(tokens, cls, self.grid, torch.stack(maps, 1) if attention else None, outputs or None)
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
