@@ -13,13 +13,16 @@ export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: figures published test lab notebooks data pretrain check tables lint format pins setup clean distclean help
+.PHONY: figures published encoders test lab notebooks data pretrain check tables lint format pins setup clean distclean help
 
 figures: setup  ## run all notebooks in order and draw Figures 1-8 into figures/$(PROFILE), figures/published
 	@$(RUN) -m lib.notebooks run --profile $(PROFILE)
 
 published: setup  ## draw the paper's figures from its own tables and check its claims; nothing is trained
 	@$(RUN) -m lib.notebooks run --profile $(PROFILE) --only 06,07
+
+encoders: setup  ## compare the nine pocket encoders and two controls on both polyphonic sets (needs `make data SETS=esc10`)
+	@$(RUN) -m lib.encoder_comparison
 
 test: setup lint  ## lint, then the whole test suite, offline
 	@$(RUN) -m pytest -n auto --dist loadgroup -q

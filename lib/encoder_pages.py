@@ -89,8 +89,8 @@ PAGES = {
         task="name the code that a tokenizer gives to each hidden patch",
         kept="{hidden} hidden; visible patches alone in the encoder; no [cls]; first a tokenizer of random "
         "projections, then one distilled from the encoder that the first one gave ({num_codes} codes)",
-        left_out="relative positions and deep-norm blocks; the third iteration, and the teacher fine-tuned on labels "
-        "of its “+” variant",
+        left_out="a second encoder from random weights: with the second tokenizer the first one goes on; relative "
+        "positions and deep-norm blocks; the third iteration, and the teacher fine-tuned on labels of its “+” variant",
         table_1="Table 1 gives it no EMA. The codebook of its tokenizer is one: each code is the moving average of the "
         f"vectors that chose it. Its encoder has no moving-average teacher. {NO_CLS}",
     ),
@@ -108,7 +108,8 @@ PAGES = {
         task="predict what a teacher hears at hidden places, and by [cls] what it hears on average",
         kept="{hidden} hidden, visible patches in blocks; {masks} masks a clip, so that one pass of the teacher serves "
         "{masks} of the student; targets from several layers; light decoder of convolutions; loss on [cls]",
-        left_out="post-norm blocks, and with them how the outputs of the teacher become targets",
+        left_out="a start from random weights: it goes on from the finished A-MAE kind, whose teacher has something to "
+        "say; post-norm blocks, and with them how the outputs of the teacher become targets",
     ),
     "pocket-dasheng": Page(
         "Dinkel et al., 2024",

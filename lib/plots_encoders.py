@@ -155,21 +155,21 @@ def plot_spread(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, statistic in zip(panels, ("cosine", "rank"), strict=True):
         part = table[table["statistic"] == statistic].set_index("encoder")
-        for y, name in zip(_heights(names), names, strict=True):
+        for y, name in zip(heights(names), names, strict=True):
             _, colour, marker = KINDS[ENCODERS[name].kind]
             value, sd = part.loc[name, ["value", "sd"]]
             axes.errorbar(value, y, xerr=sd, color=colour, marker=marker, markersize=5, linewidth=1.6)
             text = f"{value:.2f}" if statistic == "cosine" else f"{value:.0f}"
             axes.annotate(text, (value, y), (0, 4), textcoords="offset points", size=6.5, ha="center", color=INK)
         axes.margins(x=0.1)
-        axes.set_ylim(_heights(names)[-1] - 0.6, 0.9)
+        axes.set_ylim(heights(names)[-1] - 0.6, 0.9)
         axes.grid(True, axis="x")
-    panels[0].set_yticks(_heights(names), [called(name) for name in names])
+    panels[0].set_yticks(heights(names), [called(name) for name in names])
     entitle(panels[0], "How alike are the tokens of a clip?")
     entitle(panels[1], "How many directions do they fill?")
     panels[0].set_xlabel("mean cosine, ±1 sd over clips; 1: all the same")
     panels[1].set_xlabel("effective rank, ±1 sd over clips")
-    _kind_legend(figure, names)
+    kind_legend(figure, names)
     return figure
 
 
@@ -183,13 +183,13 @@ def plot_variance(table: pd.DataFrame) -> Figure:
     left = np.zeros(len(names))
     for statistic, (label, colour) in SHARES.items():
         share = 100 * wide[statistic].to_numpy()
-        axes.barh(_heights(names), share, left=left, color=colour, height=0.72, label=label)
-        for y, start, width in zip(_heights(names), left, share, strict=True):
+        axes.barh(heights(names), share, left=left, color=colour, height=0.72, label=label)
+        for y, start, width in zip(heights(names), left, share, strict=True):
             if width >= 5:
                 shade = "white" if statistic == "clips" else INK
                 axes.text(start + width / 2, y, f"{width:.0f}", ha="center", va="center", size=7, color=shade)
         left += share
-    axes.set_yticks(_heights(names), [called(name) for name in names])
+    axes.set_yticks(heights(names), [called(name) for name in names])
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="share of the variance of the tokens (%)", xlim=(0, 100))
     figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=7.5)
@@ -266,14 +266,15 @@ PANELS = {
 }
 
 
-def _heights(names: Sequence[str]) -> np.ndarray:
+def heights(names: Sequence[str]) -> np.ndarray:
     """Return where the rows of encoders stand, from the top down, with a gap where the kind changes."""
     kinds = [ENCODERS[name].kind for name in names]
     gaps = np.cumsum([0, *(0.5 * (a != b) for a, b in itertools.pairwise(kinds))])
     return -(np.arange(len(names)) + gaps)
 
 
-def _kind_legend(figure: Figure, names: Sequence[str]) -> None:
+def kind_legend(figure: Figure, names: Sequence[str]) -> None:
+    """Say above a figure what the colours mean, for the kinds that `names` have."""
     here = {ENCODERS[name].kind for name in names}
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=label)

@@ -24,6 +24,18 @@ ALL_HEADS = (
     "protobin",
 )
 PROTOTYPE_HEADS = ("protobin", "protofloat", "proto")
+POCKET_ENCODERS = (
+    "pocket-amae",
+    "pocket-beats",
+    "pocket-asit",
+    "pocket-eat",
+    "pocket-dasheng",
+    "pocket-sslam",
+    "pocket-beats-plus",
+    "pocket-eat-plus",
+    "pocket-sslam-plus",
+)
+WITH_CLS = tuple(name for name in POCKET_ENCODERS if "beats" not in name and "dasheng" not in name)
 LR_RANGES = {"prototype": (2e-3, 8e-2), "other": (1e-4, 7e-3)}  # Appendix D.4
 WEIGHT_DECAY_RANGE = (1e-5, 5e-4)  # Appendix D.4
 
@@ -165,6 +177,44 @@ PROFILES = {
             ablation_encoders=("pocket-amae",),
             mean_cls=("pocket-amae",),
             heads=("linear", "linpre", "mhca", "protobin"),
+            example=259,
+        ),
+        Profile(
+            name="encoders",
+            about="nine pocket encoders and two controls under the same few heads, on synthetic soundscapes",
+            dataset="soundscapes",
+            encoders=(*POCKET_ENCODERS, "random-vit", "log-mel"),
+            clips={"train": 320, "val": 192, "test": 320},
+            trials=4,
+            first_rung=3,
+            rung_factor=3,
+            top_k=1,
+            seeds=(1, 2, 3),
+            epochs=30,
+            batch_size=32,
+            ablation_prototypes=(),
+            ablation_encoders=(),
+            mean_cls=(*WITH_CLS, "random-vit"),
+            heads=("linear", "linpre", "mhca", "proto", "protobin"),
+            example=250,
+        ),
+        Profile(
+            name="encoders-esc10",
+            about="the same on soundscapes mixed from the real recordings of ESC-10",
+            dataset="esc10-soundscapes",
+            encoders=(*POCKET_ENCODERS, "random-vit", "log-mel"),
+            clips={"train": 320, "val": 192, "test": 320},
+            trials=4,
+            first_rung=3,
+            rung_factor=3,
+            top_k=1,
+            seeds=(1, 2, 3),
+            epochs=30,
+            batch_size=32,
+            ablation_prototypes=(),
+            ablation_encoders=(),
+            mean_cls=(*WITH_CLS, "random-vit"),
+            heads=("linear", "linpre", "mhca", "proto", "protobin"),
             example=259,
         ),
     )

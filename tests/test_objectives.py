@@ -104,16 +104,14 @@ def test_reconstruction_is_the_squared_error_of_normalised_hidden_patches(cls, r
 def plain_targets(teacher, x):
     """Return the targets of latent distillation, a block at a time, a channel at a time."""
     h = teacher.with_cls(teacher.embed_patches(x))
-    within, between = torch.zeros(len(x), N, DIM), torch.zeros(len(x), DIM)
+    total = torch.zeros(len(x), N, DIM)
     for block in teacher.blocks:
         after = block(h)[0]
         added, h = (after - h)[:, 1:], after
         for d in range(DIM):
-            for b in range(len(x)):
-                within[b, :, d] += (added[b, :, d] - added[b, :, d].mean()) / added[b, :, d].std()
-            mean = added[:, :, d].mean(1)
-            between[:, d] += (mean - mean.mean()) / mean.std()
-    return F.layer_norm(within, (DIM,)), F.layer_norm(between, (DIM,))
+            centred = torch.stack([added[:, n, d] - added[:, n, d].mean() for n in range(N)], 1)
+            total[:, :, d] += centred / centred.std()
+    return F.layer_norm(total, (DIM,))
 
 
 def test_latent_distillation_regresses_the_teachers_blocks_at_hidden_places_and_their_mean_with_cls():
@@ -126,12 +124,12 @@ def test_latent_distillation_regresses_the_teachers_blocks_at_hidden_places_and_
     loss = objective(x, seeded(3))
     tokens, visible, answer = objective.decoder.calls[0]
     assert tokens.shape == (8, 6, DIM) and visible.shape == (8, 6)
-    y, means = plain_targets(objective.teacher, x)
+    y = plain_targets(objective.teacher, x)
     hidden = [(m, n) for m in range(8) for n in range(N) if n not in visible[m].tolist()]
     errors = [(answer[m, n] - y[m // 2, n]).square().mean() for m, n in hidden]
     embedded = objective.vit.embed_patches(x)
     cls = torch.stack([objective.vit.encode(embedded[m // 2, visible[m]][None])[1][0] for m in range(8)])
-    utterance = (cls - means.repeat_interleave(2, 0)).square().mean()
+    utterance = (cls - y.mean(1).repeat_interleave(2, 0)).square().mean()
     torch.testing.assert_close(loss, torch.stack(errors).mean() + 0.7 * utterance, rtol=1e-3, atol=1e-4)
 
 
@@ -159,13 +157,13 @@ def test_mixtures_are_drawn_to_the_teachers_mixture_and_to_the_mean_of_the_sourc
     generator = seeded(3)
     parts.block_places(GRID, 8, 0.2, 2, generator)
     mixed, both = parts.partial_mixture(x, PATCH[0], generator)
-    y = objective.targets(torch.cat([x, mixed]))[0]
+    y = objective.targets(torch.cat([x, mixed]))
     total = 0.0
     for m in range(8):
         b = m // 2
         hidden = [n for n in range(N) if n not in visible[m].tolist()]
         for n in hidden:
-            source = (y[b, n] + y[b - 1, n]) / 2 if both[b, n // GRID[1]] else y[b, n]
+            source = (y[b, n] + y[(b - 1) % 4, n]) / 2 if both[b, n // GRID[1]] else y[b, n]
             error = (clean_answer[m, n] - y[b, n]).square() + (mixed_answer[m, n] - y[4 + b, n]).square()
             total += (error + (mixed_answer[m, n] - source).square()).mean() / len(hidden) / 8
     torch.testing.assert_close(loss, total, rtol=1e-4, atol=1e-5)
@@ -176,7 +174,7 @@ def test_token_prediction_is_the_cross_entropy_of_hidden_codes():
     objective.predictor = Recorder(256)
     loss = objective(x, seeded(3))
     _, _, visible, asked, answer = objective.predictor.calls[0]
-    assert visible.shape == (4, 8) and asked.shape == (4, 12)  # a quarter seen, half of the rest asked for
+    assert visible.shape == (4, 8) and asked.shape == (4, 10)  # a quarter seen, two fifths of the rest asked for
     assert not any(set(v.tolist()) & set(a.tolist()) for v, a in zip(visible, asked, strict=True))
     codes = objective.tokenizer.codes(x)
     surprise = [
@@ -460,9 +458,11 @@ def trained(objective, steps=30):
 
 def test_the_targets_of_latent_distillation_differ_within_a_clip_and_between_clips():
     objective = trained(LatentDistillation(small_vit(), seeded(), masks=2, block=2, decay=(0.9, 0.99)))
-    targets, means = objective.targets(clips(8))
-    assert torch.isfinite(targets).all() and torch.isfinite(means).all()
-    assert targets.std(1).mean() > 0.3 and means.std(0).mean() > 0.3
+    targets = objective.targets(clips(8))
+    assert torch.isfinite(targets).all()
+    assert targets.std(1).mean() > 0.3 and targets.mean(1).std(0).mean() > 0.1
+    # What a place has in every clip is no target: a teacher that says only where a token lies would say nothing.
+    assert targets.mean(0).abs().mean() < 0.2 * targets.abs().mean()
 
 
 def test_the_soft_classes_of_local_global_distillation_are_neither_one_nor_all():
@@ -483,7 +483,9 @@ def test_random_codes_are_those_of_the_nearest_code_fixed_and_mostly_used():
     codes = tokenizer.codes(x)
     assert codes.shape == (12, 248) and torch.equal(codes, RandomTokenizer((16, 8), seeded()).codes(x))
     assert len(codes.unique()) > 128
-    patch = parts.normalised_patches(x[:1], (16, 8))[0, 5]
+    louder = tokenizer.codes(x + torch.randn(12, 1, 64, generator=seeded(2)))
+    assert (louder == codes).float().mean() > 0.99  # the level of a band does not count
+    patch = patchify(x[:1] - x[:1].mean(1, keepdim=True), (16, 8))[0, 5]
     distances = [(F.normalize(patch @ tokenizer.projection, dim=0) - code).norm() for code in tokenizer.codebook]
     assert codes[0, 5] == torch.stack(distances).argmin()
 

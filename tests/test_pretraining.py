@@ -231,8 +231,10 @@ def test_the_manifest_says_how_the_weights_came_about_and_no_time_or_place(place
 def test_there_is_a_recipe_for_every_pocket_encoder_and_its_first_stage_needs_no_other():
     assert set(RECIPES) == set(GEOMETRIES)
     for encoder, stages in RECIPES.items():
-        assert stages[0].start != "previous" and not stages[0].from_previous
-        assert all(stage.start in ("random", "previous") or stage.start in RECIPES for stage in stages)
+        assert stages[0].start not in ("previous", "teacher") and not stages[0].from_previous
+        assert all(stage.start in ("random", "previous", "teacher") or stage.start in RECIPES for stage in stages)
+        # What a recipe starts from can be made first: no recipe waits for itself.
+        assert all(list(RECIPES).index(s.start) < list(RECIPES).index(encoder) for s in stages if s.start in RECIPES)
         assert encoder.endswith("-plus") == stages[-1].labelled
 
 

@@ -54,8 +54,8 @@ class Stage:
     warmup : float
         Share of the steps in which the learning rate rises.
     start : str
-        Which network is trained: "random" a new one, "previous" that of the stage before, else that of a shipped
-        encoder.
+        Which network is trained: "random" a new one, "previous" that of the stage before, "teacher" the one that the
+        stage before learned from, else that of a shipped encoder.
     options : dict
         Options of the objective.
     from_previous : dict
@@ -79,21 +79,24 @@ class Stage:
 
 def supervised(base: str) -> tuple[Stage, ...]:
     """Return the recipe of a supervised version: the base, fine-tuned end to end on the labelled clips."""
-    return (Stage("supervised", "SupervisedFineTuning", 2_500, lr=5e-4, start=base, labelled=True),)
+    return (Stage("supervised", "SupervisedFineTuning", 1_200, lr=5e-4, start=base, labelled=True),)
 
 
 RECIPES = {
     "pocket-amae": (Stage("reconstruction", "MaskedAutoencoder", 7_000),),
     "pocket-beats": (
-        Stage("random tokens", "TokenPrediction", 1_200),
-        Stage("tokenizer", "TokenizerDistillation", 600, batch_size=16, from_previous={"teacher": "vit"}),
-        Stage("learned tokens", "TokenPrediction", 1_800, from_previous={"tokenizer": "tokenizer"}),
+        Stage("random tokens", "TokenPrediction", 2_000),
+        Stage("tokenizer", "TokenizerDistillation", 500, batch_size=16, from_previous={"teacher": "vit"}),
+        Stage("learned tokens", "TokenPrediction", 1_500, start="teacher", from_previous={"tokenizer": "tokenizer"}),
     ),
-    "pocket-asit": (Stage("local and global", "LocalGlobalDistillation", 2_000, batch_size=32, lr=5e-4),),
-    "pocket-eat": (Stage("latent distillation", "LatentDistillation", 3_500, batch_size=16),),
+    "pocket-asit": (Stage("local and global", "LocalGlobalDistillation", 2_400, batch_size=32),),
+    # From random weights the first teacher says too little: after 760 steps a probe had learned nothing from them.
+    "pocket-eat": (
+        Stage("latent distillation", "LatentDistillation", 2_000, batch_size=16, lr=5e-4, start="pocket-amae"),
+    ),
     "pocket-dasheng": (Stage("reconstruction", "MaskedAutoencoder", 6_000, options={"mask_ratio": 0.75}),),
     "pocket-sslam": (
-        Stage("mixtures", "LatentDistillation", 1_800, batch_size=16, start="pocket-eat", options={"mixtures": True}),
+        Stage("mixtures", "LatentDistillation", 1_200, 16, lr=5e-4, start="pocket-eat", options={"mixtures": True}),
     ),
     "pocket-beats-plus": supervised("pocket-beats"),
     "pocket-eat-plus": supervised("pocket-eat"),
@@ -163,8 +166,8 @@ def new_objective(encoder: str, stage: Stage, seed: int, previous: nn.Module | N
     generator = torch.Generator().manual_seed(seed)
     if stage.start == "random":
         vit = new_vit(generator, GEOMETRIES[encoder])
-    elif stage.start == "previous":
-        vit = previous.vit
+    elif stage.start in ("previous", "teacher"):
+        vit = (previous.vit if stage.start == "previous" else previous.teacher).requires_grad_(True)
     else:
         vit = load_pocket(stage.start).vit.requires_grad_(True)
     taken_over = {option: getattr(previous, attribute) for option, attribute in stage.from_previous.items()}

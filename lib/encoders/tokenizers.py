@@ -14,7 +14,8 @@ from lib.encoders.vit import ViT, initialise, patchify
 class RandomTokenizer(nn.Module):
     """BEATs' first tokenizer (after Best-RQ, Chiu et al., 2022): a random projection and a random codebook.
 
-    ``code(x) = argmax_k <v_k, P x / |P x|>`` with P and the unit vectors v_k drawn once and never trained.
+    ``code(x)_n = argmax_k <v_k, P x_n / |P x_n|>`` with P and the unit vectors v_k drawn once and never trained. x_n is
+    a patch less each mel band's mean over the clip, so that a code tells an event before it tells the background.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class RandomTokenizer(nn.Module):
     @torch.no_grad()
     def codes(self, spectrogram: Tensor) -> Tensor:
         """Return the code of every patch of ``(B, frames, mel)``: int64 ``(B, N)``."""
-        patches = patchify(spectrogram, self.patch).float()  # (B, N, patch)
+        patches = patchify(spectrogram - spectrogram.mean(1, keepdim=True), self.patch).float()  # (B, N, patch)
         with torch.autocast(spectrogram.device.type, enabled=False):
             return (F.normalize(patches @ self.projection, dim=-1) @ self.codebook.T).argmax(-1)
 
