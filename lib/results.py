@@ -107,6 +107,7 @@ def depends_on(profile: Profile, cell: Cell) -> dict:
         "head_code": definition_version("lib.heads", HEADS[cell.head].__name__),
         "code": [
             code_version("lib.train", "lib.search", "lib.loss", "lib.metrics", "lib.store"),
+            code_version("lib.engine", "lib.engine_heads", "lib.engine_pooling", "lib.pooling"),
             definition_version("lib.heads", "parameter_groups"),
         ],
     }

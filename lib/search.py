@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import optuna
-import torch
 from torch import Tensor
 
+from lib.engine import StackedTraining
+from lib.errors import InputError
 from lib.heads import FAMILIES
 from lib.profiles import LR_RANGES, WEIGHT_DECAY_RANGE, Profile
 from lib.store import Embeddings
-from lib.train import Run, Training, evaluate
+from lib.train import Run, evaluate
 
 logging.getLogger("optuna").setLevel(logging.WARNING)
 
@@ -89,21 +90,18 @@ def run_cell(cell: Cell, profile: Profile, load: Loader) -> CellResult:
     """
     train, val = load("train"), load("val")
     rows, candidates = search(cell, profile, train, val)
-    finals = {candidate: rerun(cell, profile, candidate, train, val, rows) for candidate in candidates}
-    winner = max(finals, key=lambda candidate: np.mean([value for _, value in finals[candidate]]))
+    training = rerun(cell, profile, candidates, train, val, rows)  # the seeds of the best candidate
 
     test = load("test")  # nothing is chosen after this line
-    scores = []
-    for training, _ in finals[winner]:
-        scores.append(training.scores(test))
-        value = evaluate(scores[-1], test.targets, cell.metric)
-        rows.append(_row(cell, training.run, "test", value, len(train), stage="final"))
-    first = finals[winner][0][0]
-    initial = Training(first.run, train).head.state_dict()
-    weights = {**first.head.state_dict(), **{f"initial.{name}": value for name, value in initial.items()}}
+    scores = training.scores(test)  # (seeds, clips, C)
+    for number, one in zip(training.alive, scores, strict=True):
+        value = evaluate(one, test.targets, cell.metric)
+        rows.append(_row(cell, training.runs[number], "test", value, len(train), stage="final"))
+    first = training.alive[0]
+    initial = {f"initial.{name}": value for name, value in training.initial_state(first).items()}
     for row in rows:
-        row["parameters"] = sum(p.numel() for p in first.head.parameters())
-    return CellResult(rows, torch.stack(scores), weights)
+        row["parameters"] = training.parameters
+    return CellResult(rows, scores, {**training.state(first), **initial})
 
 
 def search(
@@ -111,32 +109,68 @@ def search(
 ) -> tuple[list[dict], list[tuple[float, float]]]:
     """Search learning rate and weight decay; return a row for each rung that a trial reached, and the best k pairs."""
     rows: list[dict] = []
-
-    def objective(trial: optuna.Trial) -> float:
-        run = base_run(cell, profile, *_suggest(trial, cell.head))
-        training, value = Training(run, train), float("nan")
-        for epoch in rungs(profile):
-            value = evaluate(training.advance(epoch).scores(val), val.targets, cell.metric)
-            rows.append(_row(cell, run, "val", value, len(train), stage="search", rung=epoch))
-            trial.report(value, epoch)
-            if epoch < profile.epochs and trial.should_prune():
-                raise optuna.TrialPruned
-        return value
-
-    pruner = optuna.pruners.SuccessiveHalvingPruner(profile.first_rung, profile.rung_factor, 0)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
+    study = optuna.create_study(direction="maximize")
     exploring = -(-profile.trials // 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # Sobol, since Optuna 3.0
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sobol = optuna.samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=0)
-    tpe = optuna.samplers.TPESampler(seed=0, n_startup_trials=exploring)
-    for sampler, trials in ((sobol, exploring), (tpe, profile.trials - exploring)):
-        study.sampler = sampler
-        study.optimize(objective, n_trials=trials)
+        tpe = optuna.samplers.TPESampler(seed=0, n_startup_trials=exploring, constant_liar=True)
+    for sampler, size in [(sobol, exploring), *((tpe, size) for size in tpe_batches(profile.trials - exploring))]:
+        study.sampler, trials = sampler, []
+        for _ in range(size):  # each sees those asked before it
+            trials.append(study.ask())
+            _suggest(trials[-1], cell.head)
+        _train_together(study, trials, cell, profile, train, val, rows)
     # Trials that got further come first, so that there are k even where an early good one stopped all others.
-    reached = [trial for trial in study.trials if trial.intermediate_values]
+    failed = optuna.trial.TrialState.FAIL
+    reached = [trial for trial in study.trials if trial.intermediate_values and trial.state != failed]
     best = sorted(reached, key=_last_rung_and_value, reverse=True)[: profile.top_k]
     return rows, [(trial.params["lr"], trial.params["weight_decay"]) for trial in best]
+
+
+def tpe_batches(trials: int) -> list[int]:
+    """Return the sizes of TPE's batches, about as many as each is large."""
+    batches = max(1, round(trials**0.5))
+    return [len(part) for part in np.array_split(np.arange(trials), batches) if len(part)]
+
+
+def _train_together(
+    study: optuna.Study,
+    trials: list[optuna.Trial],
+    cell: Cell,
+    profile: Profile,
+    train: Embeddings,
+    val: Embeddings,
+    rows: list[dict],
+) -> None:
+    """Train a batch of trials in lockstep: after each rung only the best go on, and every trial is told its end."""
+    pairs = [(trial.params["lr"], trial.params["weight_decay"]) for trial in trials]
+    training = StackedTraining([base_run(cell, profile, *pair) for pair in pairs], train)
+    for epoch in rungs(profile):
+        scores = training.advance(epoch).scores(val)  # (runs, clips, C)
+        values = {n: evaluate(one, val.targets, cell.metric) for n, one in zip(training.alive, scores, strict=True)}
+        for number, value in values.items():
+            trials[number].report(value, epoch)
+            rows.append(_row(cell, training.runs[number], "val", value, len(train), stage="search", rung=epoch))
+        if epoch == profile.epochs:
+            break
+        cut = _cut(study, epoch, profile.rung_factor)
+        for number in [n for n, value in values.items() if value < cut]:
+            study.tell(trials[number], state=optuna.trial.TrialState.PRUNED)
+            del values[number]
+        if not values:
+            break
+        training.keep(list(values))
+    for number, value in values.items():
+        study.tell(trials[number], value)
+    for number in training.failed:
+        study.tell(trials[number], state=optuna.trial.TrialState.FAIL)
+
+
+def _cut(study: optuna.Study, epoch: int, factor: int) -> float:
+    """Return the value that one in `factor` of all trials that reached this rung, also earlier ones, has or exceeds."""
+    reached = [t.intermediate_values[epoch] for t in study.trials if epoch in t.intermediate_values]
+    return sorted(reached, reverse=True)[-(-len(reached) // factor) - 1]
 
 
 def _last_rung_and_value(trial: optuna.trial.FrozenTrial) -> tuple[int, float]:
@@ -147,20 +181,28 @@ def _last_rung_and_value(trial: optuna.trial.FrozenTrial) -> tuple[int, float]:
 def rerun(
     cell: Cell,
     profile: Profile,
-    setting: tuple[float, float],
+    settings: list[tuple[float, float]],
     train: Embeddings,
     val: Embeddings,
     rows: list[dict],
-) -> list[tuple[Training, float]]:
-    """Train one configuration with each seed, each in a batch order of its own; append rows, return (run, value)."""
-    results = []
-    for seed in profile.seeds:
-        run = replace(base_run(cell, profile, *setting), seed=seed, order_seed=seed)
-        training = Training(run, train).advance(run.epochs)
-        value = evaluate(training.scores(val), val.targets, cell.metric)
-        rows.append(_row(cell, run, "val", value, len(train), stage="seeds"))
-        results.append((training, value))
-    return results
+) -> StackedTraining:
+    """Train every candidate with each seed, each in a batch order of its own; return the runs of the best on val."""
+    runs = [
+        replace(base_run(cell, profile, *setting), seed=seed, order_seed=seed)
+        for setting in settings
+        for seed in profile.seeds
+    ]
+    training = StackedTraining(runs, train).advance(profile.epochs)
+    values = {}
+    for number, one in zip(training.alive, training.scores(val), strict=True):
+        values[number] = evaluate(one, val.targets, cell.metric)
+        rows.append(_row(cell, runs[number], "val", values[number], len(train), stage="seeds"))
+    seeds = len(profile.seeds)
+    candidates = [range(start, start + seeds) for start in range(0, len(runs), seeds)]
+    whole = [numbers for numbers in candidates if not training.failed.keys() & set(numbers)]
+    if not whole:
+        raise InputError(f"In cell '{cell.key}' every candidate has a seed whose loss is not finite.")
+    return training.keep(max(whole, key=lambda numbers: np.mean([values[number] for number in numbers])))
 
 
 def base_run(cell: Cell, profile: Profile, lr: float, weight_decay: float) -> Run:

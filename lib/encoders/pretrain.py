@@ -24,6 +24,7 @@ from lib.encoders.pool import Pool, build_pool, load_pool
 from lib.encoders.vit import ViT
 from lib.errors import InputError, unknown_name
 from lib.files import atomic, digest, sha256, write_text
+from lib.hardware import has_bfloat16
 from lib.paths import WEIGHTS, scratch
 from lib.provenance import definition_version
 
@@ -90,7 +91,8 @@ RECIPES = {
         Stage("learned tokens", "TokenPrediction", 1_500, start="teacher", from_previous={"tokenizer": "tokenizer"}),
     ),
     "pocket-asit": (Stage("local and global", "LocalGlobalDistillation", 2_400, batch_size=32),),
-    # From random weights the first teacher says too little: after 760 steps a probe had learned nothing from them.
+    # From random weights the first teacher says too little: after 760 steps a ridge probe on mean tokens was no better
+    # than on random weights (39.1 against 40.1 mAP on synthetic soundscapes, 56.2 against 56.5 on those of ESC-10).
     "pocket-eat": (
         Stage("latent distillation", "LatentDistillation", 2_000, batch_size=16, lr=5e-4, start="pocket-amae"),
     ),
@@ -333,13 +335,6 @@ def schedule(step: int, stage: Stage) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (stage.steps - warmup)))
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether the device has instructions for products in bfloat16, so that they are faster than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
 
 
 def ship(

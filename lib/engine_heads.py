@@ -1,0 +1,340 @@
+"""The pooling heads of `lib.heads`, R runs at a time: the same functions of stacked weights.
+
+Symbols as in `lib.heads`; every weight has a first axis of R runs. A stacked head computes logits (R, B, C) from
+clips that all runs share. Equations and options are documented with the plain heads; here is only how many runs
+share the work: wide products, poolings before projections, and what is constant in a cell computed once.
+"""
+# ruff: noqa: D102 (the methods are documented once, in StackedHead)
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lib.engine_pooling import Clips, Weights, affine, attend_shared, max_cosine, moments, unstack
+from lib.heads import Head
+from lib.loss import orthogonality_loss
+from lib.pooling import attend, sign
+
+ROOM = 2**24  # numbers that the runs of one pass may hold in their largest intermediate result: 64 MiB in fp32
+
+
+class StackedHead:
+    """What every stacked head does.
+
+    Parameters
+    ----------
+    plain : Head
+        A head of one run; its options are read off it, its weights are not used.
+    search : torch.dtype
+        In which prototype heads look for a maximum.
+    """
+
+    has_constants = False  # whether `constants` gives any
+    own_batches = False  # whether `logits` also takes clips that differ from run to run, at no cost in memory
+
+    def __init__(self, plain: Head, search: torch.dtype) -> None:
+        self.plain, self.search = plain, search
+        self.length = plain.grid[0] * plain.grid[1]  # N
+
+    def constants(self, tokens: Tensor) -> Weights:
+        """Return what the head needs of each clip's tokens (B, N, D) whatever its weights."""
+        return {}
+
+    def room(self, clips: int) -> int:
+        """Return how many numbers a run's largest intermediate result has; 1 if it does not matter."""
+        return 1
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        """Return the logits (R, B, C); `w` also has the buffers, which are updated in place in training."""
+        raise NotImplementedError
+
+    def extra_loss(self, w: Weights) -> Tensor | None:
+        """Return what each run adds to its loss, (R,), if anything."""
+        return None
+
+
+def classify(y: Tensor, w: Weights) -> Tensor:
+    """Return W y + b of y (B, I) or (R, B, I): (R, B, C)."""
+    return affine(y, w["classifier.weight"], w["classifier.bias"])
+
+
+# ---- cls and token map -------------------------------------------------------------------------------------
+
+
+class Linear(StackedHead):
+    """One product of cls with the weights of all runs."""
+
+    own_batches = True
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        return classify(clips.cls, w)
+
+
+class Mlp(StackedHead):
+    """The hidden layers of all runs are one product, their second layers one batched product."""
+
+    own_batches = True
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        return classify(affine(clips.cls, w["hidden.weight"], w["hidden.bias"]).relu(), w)
+
+
+class Linearc(StackedHead):
+    """One product of all tokens with the weights of all runs."""
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        return classify(clips.tokens.flatten(1), w)  # (B, N, D) → (B, N·D)
+
+
+class Linpre(StackedHead):
+    """The mean tokens of the frequency rows do not depend on the weights: one small vector a clip, kept."""
+
+    has_constants = own_batches = True
+
+    def constants(self, tokens: Tensor) -> Weights:
+        return {"rows": tokens.unflatten(1, self.plain.grid).mean(1).flatten(1)}  # (B, S_t, S_f, D) → (B, S_f·D)
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        return classify(clips.constant("rows"), w)
+
+
+class Conv(StackedHead):
+    """One convolution D → R·D_h for all runs."""
+
+    def room(self, clips: int) -> int:
+        return clips * self.length * self.plain.conv.out_channels
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        runs, width = w["conv.bias"].shape
+        image = clips.tokens.unflatten(1, self.plain.grid).permute(0, 3, 1, 2)  # (B, N, D) → (B, D, S_t, S_f)
+        kernels = w["conv.weight"].flatten(0, 1)  # (R, D_h, D, 3, 3) → (R·D_h, D, 3, 3)
+        maps = F.conv2d(image, kernels, w["conv.bias"].flatten(), padding=1).relu()  # (B, R·D_h, S_t, S_f)
+        y = maps.mean((2, 3)).unflatten(1, (runs, width))  # (B, R·D_h) → (B, R, D_h)
+        return classify(y.transpose(0, 1), w)
+
+
+# ---- attentive ---------------------------------------------------------------------------------------------
+
+
+class Mhca(StackedHead):
+    """Attention folded as in the plain head, and the batch norm too: tokens are neither projected nor normalised.
+
+    With x = (z − μ)/σ: qᵀx = (q/σ)ᵀz − const, and the softmax ignores the constant; Σ_n a_n x_n = (Σ_n a_n z_n − μ)/σ.
+    """
+
+    has_constants = True
+
+    def room(self, clips: int) -> int:
+        return clips * self.length * self.plain.heads[0]
+
+    def constants(self, tokens: Tensor) -> Weights:
+        variance, mean = torch.var_mean(tokens, 1, correction=0)
+        return {"mean": mean, "variance": variance}  # (B, D) each
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        key, value = (w[name].unflatten(1, self.plain.heads) for name in ("key.weight", "value.weight"))
+        query = torch.einsum("rmd,rmdi->rmi", w["query"].unflatten(1, self.plain.heads), key)  # (R, M, D)
+        mean, deviation = self._statistics(w, clips, training)  # (R or 1, 1, D)
+        query = query / deviation / self.plain.heads[1] ** 0.5
+        pooled = attend_shared(clips.tokens, query.flatten(0, 1))  # (B, R·M, D)
+        pooled = (pooled.unflatten(1, query.shape[:2]) - mean) / deviation  # (B, R, M, D)
+        y = torch.einsum("brmi,rmdi->rbmd", pooled, value)  # (R, B, M, d)
+        return classify(y.flatten(2), w)  # (R, B, M, d) → (R, B, D)
+
+    def _statistics(self, w: Weights, clips: Clips, training: bool) -> tuple[Tensor, Tensor]:
+        """Return μ and σ of the tokens' batch norm: the batch's own in training, else the running ones."""
+        norm = self.plain.token_norm
+        if training:
+            mean, variance, tokens = moments(clips)
+            running_mean, running_var = w["token_norm.running_mean"], w["token_norm.running_var"]
+            running_mean.lerp_(mean.expand_as(running_mean), norm.momentum)
+            running_var.lerp_((variance * tokens / (tokens - 1)).expand_as(running_var), norm.momentum)
+            w["token_norm.num_batches_tracked"].add_(1)
+        else:
+            mean, variance = w["token_norm.running_mean"][:, None], w["token_norm.running_var"][:, None]  # (R, 1, D)
+        return mean, (variance + norm.eps).sqrt()
+
+
+class Ep(StackedHead):
+    """The queries of all runs attend together, folded as in the plain head."""
+
+    def room(self, clips: int) -> int:
+        return clips * self.length * len(self.plain.queries)
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        runs, queries = w["queries"].shape[:2]
+        pooled = attend_shared(clips.tokens, w["queries"].flatten(0, 1) / self.plain.dim**0.5)  # (B, R·Q, D)
+        value = w["value.weight"].unflatten(1, (queries, -1))  # (R, D, D) → (R, Q, D/Q, D)
+        y = torch.einsum("brqi,rqdi->rbqd", pooled.unflatten(1, (runs, queries)), value)  # (R, B, Q, D/Q)
+        return classify(y.flatten(2), w)  # (R, B, Q, D/Q) → (R, B, D)
+
+
+class Simpool(StackedHead):
+    """One query a clip and run; the mean tokens are kept, the normalised tokens are shared by the runs."""
+
+    has_constants = True
+
+    def room(self, clips: int) -> int:
+        return clips * self.length
+
+    def constants(self, tokens: Tensor) -> Weights:
+        return {"mean": tokens.mean(1)}  # (B, D)
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        scale, shift = w["token_norm.weight"][:, None], w["token_norm.bias"][:, None]  # (R, 1, D)
+        query = F.linear(clips.constant("mean"), w["query.weight"].flatten(0, 1))  # (R, D, D) → (B, R·D)
+        query = query.unflatten(1, (len(scale), -1)).transpose(0, 1)  # (B, R·D) → (R, B, D)
+        query = query @ w["key.weight"] * scale / self.plain.dim**0.5  # (R, B, D)
+        tokens = F.layer_norm(clips.tokens, (self.plain.dim,), eps=self.plain.token_norm.eps)  # (B, N, D)
+        pooled = attend(tokens, query.transpose(0, 1), None)  # (B, R, D)
+        return classify(pooled.transpose(0, 1) * scale + shift, w)
+
+
+class Abmilp(StackedHead):
+    """Self-attention has no common part: run after run. But tokens are pooled before the values' projection.
+
+    With x_n = V a_n + b, a_n the attended tokens: W₁x_n + b₁ = (W₁V) a_n + (W₁b + b₁), Σ_n α_n x_n = V Σ_n α_n a_n + b.
+    """
+
+    def room(self, clips: int) -> int:
+        return ROOM  # one run at a time
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        return torch.stack([self._logits(one, clips.tokens) for one in unstack(w)])
+
+    def _logits(self, w: Weights, tokens: Tensor) -> Tensor:
+        w_query, w_key, w_value = w["qkv.weight"].chunk(3)  # (3D, D) → three (D, D)
+        queries = tokens @ (w_query.T @ w_key / self.plain.dim**0.5)  # (B, N, D)
+        attended = attend(tokens, queries, None)  # (B, N, D)
+        value, shift = w["projection.weight"] @ w_value, w["projection.bias"]  # (D, D), (D,)
+        hidden = w["hidden.weight"] @ value, w["hidden.weight"] @ shift + w["hidden.bias"]  # (D, D), (D,)
+        evidence = F.linear(F.linear(attended, *hidden).tanh(), w["score.weight"], w["score.bias"])  # (B, N, 1)
+        pooled = (evidence.softmax(1).mT @ attended).squeeze(1)  # (B, 1, N) @ (B, N, D) → (B, D)
+        return F.linear(F.linear(pooled, value, shift), w["classifier.weight"], w["classifier.bias"])  # (B, C)
+
+
+# ---- prototype ---------------------------------------------------------------------------------------------
+
+
+class Protofloat(StackedHead):
+    """The prototypes of all runs, side by side against tokens of length one; the tokens' norms are kept."""
+
+    has_constants = True
+
+    def constants(self, tokens: Tensor) -> Weights:
+        return {"scale": 1 / tokens.norm(dim=-1).clamp_min(1e-12)}  # (B, N)
+
+    def unit_tokens(self, clips: Clips) -> Tensor:
+        stored = clips.take(clips.split.data.tokens)  # (B, N, D)
+        return stored.to(clips.split.dtype, copy=True).mul_(clips.constant("scale")[..., None])
+
+    def unit_prototypes(self, w: Weights) -> Tensor:
+        return F.normalize(w["prototypes"], dim=-1)  # (R, K, D)
+
+    def maxima(self, w: Weights, clips: Clips) -> Tensor:
+        prototypes = self.unit_prototypes(w)  # (R, K, D)
+        values = max_cosine(prototypes.flatten(0, 1), self.unit_tokens(clips), self.search)  # (B, R·K)
+        return values.unflatten(1, prototypes.shape[:2]).transpose(0, 1)  # (B, R·K) → (R, B, K)
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        return classify(self.maxima(w, clips), w)
+
+
+class Protobin(Protofloat):
+    """Protofloat with signs."""
+
+    def unit_prototypes(self, w: Weights) -> Tensor:
+        return F.normalize(sign(w["prototypes"]), dim=-1)  # (R, K, D)
+
+
+class Proto(Protofloat):
+    """Protofloat with upstream's cosine, two channels wider, and a class-dependent classifier."""
+
+    def constants(self, tokens: Tensor) -> Weights:
+        return {"scale": (tokens.square().sum(-1) + 2 * 1e-4**2 + 1e-4).rsqrt()}  # (B, N)
+
+    def unit_tokens(self, clips: Clips) -> Tensor:
+        extra = (1e-4 * clips.constant("scale"))[..., None].expand(-1, -1, 2)  # (B, N, 2)
+        return torch.cat([super().unit_tokens(clips), extra], -1)  # (B, N, D + 2)
+
+    def unit_prototypes(self, w: Weights) -> Tensor:
+        prototypes = F.pad(w["prototypes"].flatten(1, 2), (0, 2), value=1e-4)  # (R, C, J, D) → (R, K, D + 2)
+        return prototypes / ((prototypes.square().sum(-1, keepdim=True) + 1e-4).sqrt() + 1e-4)
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        weight = w["classifier.weight"].relu()  # (R, C, J)
+        y = (self.maxima(w, clips).relu() / 1.01).unflatten(2, weight.shape[1:])  # (R, B, K) → (R, B, C, J)
+        return torch.einsum("rbcj,rcj->rbc", y, weight) + w["classifier.bias"][:, None]
+
+    def extra_loss(self, w: Weights) -> Tensor | None:
+        return self.plain.orthogonality_weight * torch.vmap(orthogonality_loss)(w["prototypes"])
+
+
+# ---- any head ----------------------------------------------------------------------------------------------
+
+
+class OneByOne(StackedHead):
+    """Any plain head, run after run on the same clips: for options that are rarely used and need not be fast."""
+
+    def room(self, clips: int) -> int:
+        return ROOM
+
+    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
+        self.plain.train(training)
+        tokens, cls = (clips.tokens if "tokens" in self.plain.reads else None), clips.cls
+        return torch.stack([functional_call(self.plain, one, (tokens, cls)) for one in unstack(w)])
+
+    def extra_loss(self, w: Weights) -> Tensor | None:
+        if type(self.plain).extra_loss is Head.extra_loss:
+            return None
+        named = ({f"head.{name}": value for name, value in one.items()} for one in unstack(w))
+        return torch.stack([functional_call(_ExtraLoss(self.plain), one, ()) for one in named])
+
+
+class _ExtraLoss(nn.Module):
+    """A head's extra loss as a module's forward, so that it can be called with other weights."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self) -> Tensor:
+        return self.head.extra_loss()
+
+
+# Each stacked head, and the options of the plain head that it knows.
+STACKED: dict[str, tuple[type[StackedHead], set[str]]] = {
+    "linear": (Linear, set()),
+    "mlp": (Mlp, {"hidden"}),
+    "linearc": (Linearc, set()),
+    "conv": (Conv, {"conv_dim"}),
+    "linpre": (Linpre, set()),
+    "mhca": (Mhca, {"num_heads"}),
+    "ep": (Ep, {"num_queries"}),
+    "simpool": (Simpool, set()),
+    "abmilp": (Abmilp, set()),
+    "proto": (Proto, {"orthogonality_weight"}),
+    "protobin": (Protobin, {"init_std"}),
+    "protofloat": (Protofloat, {"init_std"}),
+}
+
+
+def stacked_head(name: str, options: Collection[str], plain: Head, search: torch.dtype) -> StackedHead:
+    """Return the stacked head of this name, or the plain one run by run where an option asks for another head.
+
+    Parameters
+    ----------
+    name : str
+        A key of `lib.heads.HEADS`.
+    options : collection of str
+        Names of the options that were given.
+    plain : Head
+        A head built with them.
+    search : torch.dtype
+        In which prototype heads look for a maximum.
+    """
+    kind, known = STACKED.get(name, (OneByOne, set()))
+    return (kind if known.issuperset(options) else OneByOne)(plain, search)

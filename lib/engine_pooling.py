@@ -1,0 +1,268 @@
+"""What the stacked heads are made of: clips that are read once, products for many runs, block-wise maxima.
+
+R runs, B clips, N patch tokens, D token dimension, Q queries and K prototypes: here those of all runs, one run's
+after another's. The similarity map (B, N, K) is never held whole: a block of it is made, its maxima are taken, and
+the next block is written over it.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.errors import InputError, unknown_name
+from lib.hardware import has_bfloat16
+from lib.pooling import attend
+from lib.store import Embeddings
+
+Weights = dict[str, Tensor]
+Products = Literal["auto", "float32", "bfloat16"]
+CHUNK = 64  # clips that are read at a time where all are read
+# Similarities in a block: 2 MiB in fp32, about the second cache of a core; a GPU wants large products.
+BLOCK = {"cpu": 2**19, "cuda": 2**26}
+
+# ---- clips -------------------------------------------------------------------------------------------------
+
+
+class Split:
+    """A split as a stacked head reads it: its embeddings, and of each clip what never changes, computed once.
+
+    Parameters
+    ----------
+    data : Embeddings
+        The split.
+    dtype : torch.dtype
+        Of the weights.
+    constants : callable, optional
+        Makes of tokens (B, N, D) what is to be kept of each clip, (B, …), by name.
+    """
+
+    def __init__(self, data: Embeddings, dtype: torch.dtype, constants: Callable[[Tensor], Weights] | None) -> None:
+        self.data, self.dtype = data, dtype
+        chunks = [constants(part.to(dtype)) for part in data.tokens.split(CHUNK)] if constants else [{}]
+        self.constants = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+class Clips:
+    """Some clips of a split: a slice, or their numbers (B,), or numbers for each run (R, B)."""
+
+    def __init__(self, split: Split, index: Tensor | slice) -> None:
+        self.split, self.index = split, index
+
+    def take(self, values: Tensor) -> Tensor:
+        """Return these clips' part of values (clips, …): (B, …) or (R, B, …)."""
+        if isinstance(self.index, slice):
+            return values[self.index]
+        return values.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)  # (R·B, …) → (R, B, …)
+
+    @functools.cached_property
+    def tokens(self) -> Tensor:
+        """Tokens (B, N, D) in the dtype of the weights; they may be the split's own memory."""
+        return self.take(self.split.data.tokens).to(self.split.dtype)
+
+    @property
+    def cls(self) -> Tensor:
+        """The vector that stands for [cls], (B, D) or (R, B, D)."""
+        return self.take(self.split.data.cls).to(self.split.dtype)
+
+    def constant(self, name: str) -> Tensor:
+        """One of the head's constants, (B, …) or (R, B, …)."""
+        return self.take(self.split.constants[name])
+
+
+def moments(clips: Clips) -> tuple[Tensor, Tensor, int]:
+    """Return mean and variance (D,) of all tokens of these clips, from each clip's own, and their number."""
+    means, variances = clips.constant("mean"), clips.constant("variance")  # (B, D)
+    variance = variances.mean(0) + means.var(0, correction=0)  # within clips and between them
+    return means.mean(0), variance, len(means) * clips.split.data.tokens.shape[1]
+
+
+# ---- products of many runs ---------------------------------------------------------------------------------
+
+
+def unstack(w: Weights) -> list[Weights]:
+    """Return the weights of each run."""
+    rows = zip(*(value.unbind() for value in w.values()), strict=True)
+    return [dict(zip(w, row, strict=True)) for row in rows]
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return W_r x + b_r for every run, (R, B, O).
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        ``(B, I)``, one batch for all runs, or ``(R, B, I)``, a batch for each.
+    weight, bias : torch.Tensor
+        ``(R, O, I)`` and ``(R, O)``.
+    """
+    if x.ndim == 3:
+        return torch.baddbmm(bias[:, None], x, weight.mT)  # (R, 1, O) + (R, B, I) @ (R, I, O)
+    wide = F.linear(x, weight.flatten(0, 1), bias.flatten())  # (B, I) @ (I, R·O) → (B, R·O)
+    return wide.unflatten(1, bias.shape).transpose(0, 1)  # (B, R·O) → (B, R, O) → (R, B, O)
+
+
+def attend_shared(tokens: Tensor, queries: Tensor) -> Tensor:
+    """Attention of queries (Q, D) to the tokens (B, N, D) of each clip: (B, Q, D).
+
+    The queries are repeated, at no cost, since torch copies the scores where it multiplies with one matrix for all.
+    """
+    return attend(tokens, queries.expand(len(tokens), -1, -1), None)  # (Q, D) → (B, Q, D)
+
+
+# ---- the largest cosine ------------------------------------------------------------------------------------
+
+
+def search_dtype(products: Products, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of the products among which a maximum is looked for.
+
+    Parameters
+    ----------
+    products : {"auto", "float32", "bfloat16"}
+        "auto" takes bfloat16 where the processor has instructions for it. "float32" is `dtype` itself.
+    dtype : torch.dtype
+        What everything else is computed in.
+    device : torch.device
+        Where the tokens are.
+
+    Raises
+    ------
+    InputError
+        For another name, or bfloat16 beside anything but float32.
+    """
+    if products not in get_args(Products):
+        raise unknown_name("kind of products", str(products), list(get_args(Products)))
+    if products == "bfloat16" and dtype != torch.float32:
+        raise InputError(f"Products in bfloat16 go with float32, not with {dtype}; choose products='float32'.")
+    fast = products == "auto" and dtype == torch.float32 and has_bfloat16(device)
+    return torch.bfloat16 if fast or products == "bfloat16" else dtype
+
+
+def max_cosine(prototypes: Tensor, tokens: Tensor, search: torch.dtype) -> Tensor:
+    """Return the largest dot product of each prototype with the tokens of each clip, (B, K).
+
+    Only the token that wins gets gradient, as in `lib.pooling.max_cosine`, so the backward costs O(B·K·D), not
+    O(B·N·K·D).
+
+    Parameters
+    ----------
+    prototypes : torch.Tensor
+        ``(K, D)``, of length one.
+    tokens : torch.Tensor
+        ``(B, N, D)``, of length one; they are data and get no gradient.
+    search : torch.dtype
+        Of the products among which the maximum is looked for. Where it is narrower than the tokens' own, the two
+        best tokens are compared again in theirs, and the winner's value is theirs.
+    """
+    if torch.is_grad_enabled() and prototypes.requires_grad:
+        return _MaxCosine.apply(prototypes, tokens, search)
+    return _maxima(prototypes, tokens, search, with_winners=False)[0]
+
+
+class _MaxCosine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, prototypes: Tensor, tokens: Tensor, search: torch.dtype) -> Tensor:
+        values, winners = _maxima(prototypes, tokens, search, with_winners=True)
+        ctx.save_for_backward(tokens, winners)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """∂/∂p_k = Σ_b g_bk · (the token of clip b that won for k); the sum is what an embedding bag computes."""
+        tokens, winners = ctx.saved_tensors
+        winners = winners + _first_rows(tokens)  # (B, K), rows of all tokens
+        weights = gradient.T.contiguous()  # (B, K) → (K, B)
+        sums = F.embedding_bag(winners.T, tokens.flatten(0, 1), per_sample_weights=weights, mode="sum")  # (K, D)
+        return sums, None, None
+
+
+def _maxima(
+    prototypes: Tensor, tokens: Tensor, search: torch.dtype, with_winners: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the maxima (B, K) and, if asked for, the tokens that win them (B, K)."""
+    shape, exact = (len(tokens), len(prototypes)), search == tokens.dtype
+    values = tokens.new_empty(shape)
+    winners = torch.empty(shape, dtype=torch.long, device=tokens.device) if with_winners else None
+    for clips, some, similarity in similarity_blocks(prototypes, tokens, search):
+        if exact and not with_winners:
+            values[clips, some] = similarity.amax(1)  # (b, N, k) → (b, k)
+            continue
+        best, places = best_tokens(similarity, candidates=1 if exact else 2)
+        best, place = (best, places[:, 0]) if exact else _decide(prototypes[some], tokens[clips], places)
+        values[clips, some] = best
+        if with_winners:
+            winners[clips, some] = place
+    return values, winners
+
+
+def similarity_blocks(prototypes: Tensor, tokens: Tensor, search: torch.dtype) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield slices of clips and of prototypes with their similarities (b, N, k), all in the same memory."""
+    count, length, dim = tokens.shape
+    budget = max(BLOCK.get(tokens.device.type, BLOCK["cuda"]), length)
+    width = min(len(prototypes), budget // length)  # prototypes in a block
+    depth = min(count, budget // (length * width))  # clips in a block
+    memory = torch.empty(depth * length * width, dtype=search, device=tokens.device)
+    prototypes = prototypes.to(search)
+    for clips in pieces(count, depth):
+        flat = tokens[clips].reshape(-1, dim).to(search)  # (b, N, D) → (b·N, D)
+        for some in pieces(len(prototypes), width):
+            part = prototypes[some]  # (k, D)
+            similarity = memory[: len(flat) * len(part)].view(len(flat), len(part))  # (b·N, k)
+            torch.mm(flat, part.T, out=similarity)
+            yield clips, some, similarity.view(-1, length, len(part))  # (b·N, k) → (b, N, k)
+
+
+def pieces(total: int, size: int) -> list[slice]:
+    """Return slices of at most `size` that cover `total`."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def best_tokens(similarity: Tensor, candidates: int) -> tuple[Tensor, Tensor]:
+    """Return the largest of similarities (b, N, k), (b, k), and the best tokens, (b, candidates, k).
+
+    A maximum with its index costs as much as the products, one without a tenth. So the tokens are laid out in rows,
+    the maximum over rows is taken without index, and only the best column is looked through. Further candidates
+    come from further columns.
+    """
+    rows = _divisor_near_root(similarity.shape[1])
+    table = similarity.unflatten(1, (rows, -1))  # (b, N, k) → (b, rows, columns, k); n = row · columns + column
+    peaks, columns, found = table.amax(1), table.shape[2], []  # peaks (b, columns, k)
+    for _ in range(min(candidates, columns)):
+        value, column = _largest(peaks)  # (b, 1, k)
+        inside = table.gather(2, column[:, None].expand(-1, rows, -1, -1)).squeeze(2)  # (b, rows, k)
+        found.append((value, _largest(inside)[1] * columns + column))  # (b, 1, k)
+        if candidates > 1:
+            peaks.scatter_(1, column, -torch.inf)
+    return found[0][0].squeeze(1), torch.cat([places for _, places in found], 1)
+
+
+def _largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of values (b, n, k) and its index, the last of equals: (b, 1, k) each.
+
+    Like `values.max(1)`, which does one number at a time; here every step does many, the comparison because its
+    result is written into numbers and not into booleans.
+    """
+    best = values.amax(1, keepdim=True)  # (b, 1, k)
+    equal = torch.eq(values, best, out=torch.empty_like(values))  # 1 or 0
+    numbers = torch.arange(values.shape[1], dtype=torch.float32, device=values.device)[:, None]  # (n, 1)
+    return best, (equal * numbers).amax(1, keepdim=True).long()
+
+
+def _divisor_near_root(number: int) -> int:
+    """Return the largest divisor that is not above the square root."""
+    return max(i for i in range(1, int(number**0.5) + 1) if number % i == 0)
+
+
+def _decide(prototypes: Tensor, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare candidates (b, c, k) among tokens (b, N, D) in the tokens' dtype; return value and token (b, k)."""
+    rows = tokens.flatten(0, 1)[places + _first_rows(tokens)[..., None]]  # (b, c, k, D)
+    value, which = (rows * prototypes).sum(-1).max(1, keepdim=True)  # (b, c, k) → (b, 1, k)
+    return value.squeeze(1), places.gather(1, which).squeeze(1)
+
+
+def _first_rows(tokens: Tensor) -> Tensor:
+    """Return where the tokens (B, N, D) of each clip begin among those of all: (B, 1)."""
+    return torch.arange(len(tokens), device=tokens.device)[:, None] * tokens.shape[1]

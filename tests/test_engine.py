@@ -1,0 +1,377 @@
+"""The fast engine: run by run what the plain loop makes, whatever trains beside it, in bounded memory."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lib import engine_pooling
+from lib.engine import StackedTraining, total_loss
+from lib.engine_heads import STACKED, OneByOne
+from lib.engine_pooling import best_tokens, max_cosine, search_dtype, similarity_blocks
+from lib.errors import InputError
+from lib.heads import FAMILIES, HEADS, build_head, parameter_groups
+from lib.loss import asymmetric_loss
+from lib.store import Embeddings
+from lib.train import LOSSES, Run, Training, batches, predict
+
+GRID, DIM, CLASSES, J, EPOCHS = (6, 4), 16, 3, 2, 3
+DEFAULTS = {name: {"num_queries": 4} if name == "ep" else {} for name in HEADS}  # ep's 32 queries do not divide 16
+SETTINGS = ((1e-2, 1e-1, 0), (3e-3, 1e-2, 1), (3e-2, 0.0, 2))  # lr, weight decay, seed of three runs
+
+
+def toy(clips=24, seed=0, dtype=torch.float16):
+    g = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(clips, GRID[0] * GRID[1], DIM, generator=g) + torch.randn(DIM, generator=g)
+    targets = (torch.rand(clips, CLASSES, generator=g) < 0.4).float()
+    return Embeddings(tokens.to(dtype), torch.randn(clips, DIM, generator=g), targets, GRID)
+
+
+def one_class_each(data):
+    classes = torch.arange(len(data)) % CLASSES
+    return replace(data, targets=torch.nn.functional.one_hot(classes, CLASSES).float())
+
+
+def three(head, orders=(5, 5, 5), **changes):
+    """Three runs of a head, which share their batches or have their own."""
+    options = changes.pop("options", DEFAULTS[head])
+    return [
+        Run(head, lr, wd, EPOCHS, 8, seed=seed, order_seed=order, prototypes=J, options=options, **changes)
+        for (lr, wd, seed), order in zip(SETTINGS, orders, strict=True)
+    ]
+
+
+def plain_loop(run, data, epochs=EPOCHS):
+    """What lib.train.Training does, in float64."""
+    generator = torch.Generator().manual_seed(run.seed)
+    head = build_head(run.head, DIM, CLASSES, GRID, run.prototypes, generator, **run.options).double().train()
+    optimizer = torch.optim.AdamW(parameter_groups(head, run.weight_decay), lr=run.lr, betas=(0.9, 0.999))
+    steps = run.epochs * -(-len(data) // run.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    for epoch in range(epochs):
+        for batch in batches(len(data), run.batch_size, run.order_seed, epoch):
+            optimizer.zero_grad()
+            logits = head(data.tokens[batch], data.cls[batch])
+            (LOSSES[run.loss](logits, data.targets[batch]) + head.extra_loss()).backward()
+            optimizer.step()
+            schedule.step()
+    return head
+
+
+def assert_same_run(training, run, data, val, epochs=EPOCHS):
+    """Weights, buffers and scores of a run in the stack are those of the plain loop."""
+    plain = plain_loop(training.runs[run], data, epochs)
+    state = training.state(run)
+    assert list(state) == list(plain.state_dict())
+    for name, value in plain.state_dict().items():
+        assert_close(state[name], value, rtol=1e-6, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+    wanted = predict(plain, replace(val, tokens=val.tokens.double()))
+    assert_close(training.scores(val)[training.alive.index(run)], wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("orders", [(5, 5, 5), (7, 5, 7)], ids=["shared order", "own orders"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_agrees_with_the_plain_loop_run_by_run(head, orders):
+    data, val = toy(26), toy(20, seed=1)  # the last batch of an epoch is a short one
+    training = StackedTraining(three(head, orders), data, torch.float64).advance(EPOCHS)
+    for run in range(3):
+        assert_same_run(training, run, data, val)
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ("linear", {"head_bn": True}),
+        ("conv", {"batch_norm": True, "pool": "max"}),
+        ("mhca", {"token_norm": "none", "num_heads": 4}),
+        ("abmilp", {"variant": "gated"}),
+        ("proto", {"upsample": True, "focal_similarity": True, "orthogonality_weight": 3.0}),
+    ],
+)
+def test_an_option_that_the_stacked_head_does_not_know_falls_back_to_the_plain_head(head, options):
+    data, val = toy(), toy(20, seed=1)
+    training = StackedTraining(three(head, (7, 5, 7), options=options), data, torch.float64)
+    assert isinstance(training._head, OneByOne)
+    training.advance(EPOCHS)
+    for run in range(3):
+        assert_same_run(training, run, data, val)
+
+
+@pytest.mark.parametrize("head", ["linear", "mhca", "protobin"])
+def test_cross_entropy_trains_as_in_the_plain_loop(head):
+    data, val = one_class_each(toy()), toy(20, seed=1)
+    training = StackedTraining(three(head, (7, 5, 7), loss="cross-entropy"), data, torch.float64).advance(EPOCHS)
+    for run in range(3):
+        assert_same_run(training, run, data, val)
+
+
+@pytest.mark.parametrize("orders", [(5, 5, 5), (7, 5, 6)], ids=["shared order", "own orders"])
+@pytest.mark.parametrize("head", ["linpre", "mhca", "proto"])
+def test_runs_that_are_kept_go_on_as_if_the_others_had_never_been(head, orders):
+    data, val = toy(), toy(20, seed=1)
+    training = StackedTraining(three(head, orders), data, torch.float64).advance(1).keep([2, 0])
+    assert training.alive == [0, 2] and training.scores(val).shape == (2, 20, CLASSES)
+    training.advance(2).keep([2]).advance(EPOCHS)
+    assert_same_run(training, 2, data, val)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_runs_start_from_the_weights_of_the_plain_head_and_their_state_loads_into_it(head):
+    runs, data = three(head, (7, 5, 7)), toy()
+    training, val = StackedTraining(runs, data), toy(20, seed=1)
+    for number, run in enumerate(runs):
+        plain = Training(run, data).head
+        for state in (training.state(number), training.initial_state(number)):
+            assert all(torch.equal(state[name], value) for name, value in plain.state_dict().items())
+    training.advance(1)
+    assert training.parameters == sum(parameter.numel() for parameter in plain.parameters())
+    plain.load_state_dict(training.state(2))
+    assert_close(predict(plain, val), training.scores(val)[2], rtol=1e-4, atol=1e-5)
+    first = training.initial_state(2)
+    assert any(not torch.equal(first[name], value) for name, value in training.state(2).items())
+
+
+@pytest.mark.parametrize("head", ["linpre", "conv", "mhca", "protobin"])
+def test_the_same_runs_give_the_same_bytes_paused_or_not(head):
+    whole = StackedTraining(three(head, (7, 5, 7)), toy()).advance(EPOCHS)
+    torch.rand(5)  # the global generator is nobody's business
+    data = toy()
+    paused = StackedTraining(three(head, (7, 5, 7)), data)
+    paused.scores(data)  # what is constant in the training split is made here, before training
+    for epoch in (1, 2, EPOCHS):
+        paused.advance(epoch).scores(toy(20, seed=1))
+    for run in range(3):
+        assert all(
+            torch.equal(a, b) for a, b in zip(whole.state(run).values(), paused.state(run).values(), strict=True)
+        )
+
+
+@pytest.mark.parametrize("head", ["mlp", "linearc", "simpool", "protofloat"])
+def test_a_run_does_not_depend_on_the_runs_beside_it_nor_on_how_many_pass_at_once(head, monkeypatch):
+    runs, data = three(head, (5, 7, 5)), toy()
+    together = StackedTraining(runs, data, torch.float64).advance(EPOCHS)
+    alone = StackedTraining(runs[1:2], data, torch.float64).advance(EPOCHS)
+    monkeypatch.setattr("lib.engine.ROOM", 1)  # one run a pass
+    apart = StackedTraining(runs, data, torch.float64).advance(EPOCHS)
+    assert apart._parts(slice(0, 3), 8) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    for name, value in together.state(1).items():
+        assert_close(alone.state(0)[name], value, rtol=1e-9, atol=1e-12)
+        assert_close(apart.state(1)[name], value, rtol=1e-9, atol=1e-12)
+
+
+# ---- runs that fail
+
+
+@pytest.mark.parametrize("orders", [(5, 5, 5), (5, 7, 7)], ids=["shared order", "own orders"])
+@pytest.mark.parametrize("head", ["linear", "mhca", "protobin"])
+def test_a_run_whose_loss_is_not_finite_is_dropped_and_the_others_go_on(head, orders):
+    data, val = toy(), toy(20, seed=1)
+    runs = three(head, orders)
+    training = StackedTraining([runs[0], replace(runs[1], lr=math.inf), runs[2]], data, torch.float64)
+    training.advance(EPOCHS)
+    assert training.failed == {1: 1} and training.alive == [0, 2]
+    for run in (0, 2):
+        assert_same_run(training, run, data, val)
+    with pytest.raises(InputError, match=r"Run 1 is not trained any more; those that are: \[0, 2\]"):
+        training.state(1)
+
+
+def test_only_when_every_run_fails_there_is_an_error():
+    data = toy()
+    data.tokens[:] = torch.nan
+    training = StackedTraining(three("mhca"), data)
+    with pytest.raises(
+        InputError, match="loss of every run of head 'mhca' became NaN or infinite, the last in epoch 1"
+    ):
+        training.advance(1)
+    assert training.failed == {0: 1, 1: 1, 2: 1}
+
+
+def test_the_total_loss_is_the_sum_of_the_runs_losses_without_those_that_are_not_finite():
+    g = torch.Generator().manual_seed(0)
+    logits, extra = torch.randn(4, 8, CLASSES, generator=g), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    targets = torch.rand(4, 8, CLASSES, generator=g).round()
+    total, bad = total_loss("asymmetric", logits, targets, extra)
+    each = [asymmetric_loss(*pair) + more for *pair, more in zip(logits, targets, extra, strict=True)]
+    assert bad == [] and total == pytest.approx(float(sum(each)), rel=1e-6)
+    logits[1], extra[3] = torch.nan, torch.inf
+    total, bad = total_loss("asymmetric", logits, targets, extra)
+    assert bad == [1, 3] and total == pytest.approx(float(each[0] + each[2]), rel=1e-6)
+
+
+# ---- the largest cosine
+
+
+def unit(*shape, seed=0, dtype=torch.float32):
+    values = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(values, dim=-1).to(dtype)
+
+
+@pytest.mark.parametrize("length", [1, 7, 12, 24, 31])
+@pytest.mark.parametrize("block", [1, 100, 2**18])
+def test_the_maximum_and_its_gradient_are_those_of_the_dense_form_whatever_the_block(length, block, monkeypatch):
+    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", block)
+    tokens, prototypes = unit(5, length, DIM, dtype=torch.float64), unit(9, DIM, seed=1, dtype=torch.float64)
+    weights = torch.randn(5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    found = max_cosine(prototypes.requires_grad_(), tokens, torch.float64)
+    dense = (tokens @ prototypes.T).amax(1)
+    assert_close(found, dense, rtol=1e-12, atol=1e-12)
+    (wanted,) = torch.autograd.grad((dense * weights).sum(), prototypes)
+    (got,) = torch.autograd.grad((found * weights).sum(), prototypes)
+    assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        assert_close(max_cosine(prototypes, tokens, torch.float64), dense, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [1, 2, 24, 60, 521])
+def test_the_best_token_is_the_one_that_torch_finds(length, dtype):
+    similarity = torch.randn(3, length, 50, generator=torch.Generator().manual_seed(length)).to(dtype)
+    best, places = best_tokens(similarity, 1)
+    assert torch.equal(best, similarity.amax(1))
+    assert torch.equal(similarity.gather(1, places)[:, 0], best)  # in bfloat16 several tokens may be the best
+    assert dtype == torch.bfloat16 or torch.equal(places[:, 0], similarity.argmax(1))
+
+
+def test_blocks_of_similarities_fill_no_more_than_the_budget_and_always_the_same_memory(monkeypatch):
+    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 240)
+    tokens, prototypes = unit(5, 24, DIM), unit(33, DIM, seed=1)
+    seen, places, whole = [], set(), torch.zeros(5, 24, 33)
+    for clips, some, similarity in similarity_blocks(prototypes, tokens, torch.float32):
+        whole[clips, :, some] += similarity
+        seen.append(similarity.numel())
+        places.add(similarity.data_ptr())
+    assert max(seen) <= 240 and len(places) == 1
+    assert_close(whole, tokens @ prototypes.T)
+
+
+def test_bfloat16_products_search_but_float32_decides():
+    """Two tokens that bfloat16 cannot tell apart: the better one wins in float32, with its float32 value."""
+    tokens, prototypes = unit(4, 24, 64), unit(400, 64, seed=1)
+    near = torch.nn.functional.normalize(tokens[:, 3] + 1e-3 * unit(4, 64, seed=2), dim=-1)
+    tokens[:, 8] = near  # another row and another column of the table in which the maximum is looked for
+    exact, winners = (tokens @ prototypes.T).max(1)
+    found = max_cosine(prototypes.requires_grad_(), tokens, torch.bfloat16)
+    pair = (winners == 3) | (winners == 8)
+    assert pair.sum() > 50 and len(winners[pair].unique()) == 2
+    assert_close(found[pair], exact[pair], rtol=1e-6, atol=1e-7)
+    assert (found <= exact + 1e-6).all() and (exact - found).max() < 2**-8
+    with torch.no_grad():
+        assert torch.equal(max_cosine(prototypes, tokens, torch.bfloat16), found)
+    (gradient,) = torch.autograd.grad(found[pair].sum(), prototypes)
+    clips, columns = pair.nonzero(as_tuple=True)
+    wanted = torch.zeros_like(prototypes).index_add(0, columns, tokens[clips, winners[pair]])
+    assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["proto", "protobin", "protofloat"])
+def test_training_with_bfloat16_products_stays_near_that_with_float32(head):
+    exact, rough = (
+        StackedTraining(three(head), toy(), products=kind).advance(1).scores(toy(20, seed=1))
+        for kind in ("float32", "bfloat16")
+    )
+    assert not torch.equal(exact, rough)
+    assert (exact - rough).abs().mean() < 0.05 * exact.std()
+
+
+def test_products_are_in_bfloat16_only_where_the_processor_has_them(monkeypatch):
+    cpu = torch.device("cpu")
+    for there, wanted in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(engine_pooling, "has_bfloat16", lambda device, there=there: there)
+        assert search_dtype("auto", torch.float32, cpu) == wanted
+        assert search_dtype("auto", torch.float64, cpu) == torch.float64
+        assert search_dtype("float32", torch.float32, cpu) == torch.float32
+    with pytest.raises(InputError, match="Unknown kind of products 'bf16'"):
+        search_dtype("bf16", torch.float32, cpu)
+    with pytest.raises(InputError, match="bfloat16 go with float32"):
+        search_dtype("bfloat16", torch.float64, cpu)
+
+
+# ---- memory
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most numbers in one new tensor; views and results written in place are not new."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        given = {tensor.untyped_storage().data_ptr() for tensor in tensors((args, kwargs))}
+        new = [tensor for tensor in tensors(result) if tensor.untyped_storage().data_ptr() not in given]
+        self.numbers = max([self.numbers, *(tensor.numel() for tensor in new)])
+        return result
+
+
+def tensors(tree):
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def test_the_similarity_map_is_never_held_whole(monkeypatch):
+    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 2000)
+    data, runs = toy(), [replace(run, prototypes=80) for run in three("protobin")]
+    training = StackedTraining(runs, data)
+    whole = 8 * data.tokens.shape[1] * 3 * CLASSES * 80  # B·N·K of all runs
+    with Largest() as largest:
+        training.advance(1).scores(toy(16, seed=1))
+    assert 2000 <= largest.numbers <= whole / 6
+
+
+@pytest.mark.parametrize("head", [name for name, family in FAMILIES.items() if family != "cls"])
+def test_no_second_copy_of_all_tokens_is_made(head, monkeypatch):
+    for module in ("lib.engine", "lib.engine_pooling"):
+        monkeypatch.setattr(f"{module}.CHUNK", 8)
+    data = toy(48)
+    with Largest() as largest:
+        StackedTraining(three(head), data).advance(1).scores(data)
+    assert data.tokens[:8].numel() <= largest.numbers <= data.tokens.numel() / 3
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_embeddings_are_left_as_they_were(head):
+    data = toy(dtype=torch.float32)
+    before = replace(data, tokens=data.tokens.clone(), cls=data.cls.clone(), targets=data.targets.clone())
+    StackedTraining(three(head), data).advance(1).scores(data)
+    assert torch.equal(data.tokens, before.tokens) and torch.equal(data.cls, before.cls)
+    assert torch.equal(data.targets, before.targets)
+
+
+# ---- clear errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "protobinn"}, "Unknown head 'protobinn'.*Did you mean 'protobin'"),
+        ({"loss": "bce"}, "Unknown loss 'bce'; choose one of: asymmetric, cross-entropy"),
+        ({"options": {"heads": 3}}, "Unknown linear option 'heads'"),
+    ],
+)
+def test_a_wrong_name_is_one_clear_sentence(changes, message):
+    with pytest.raises(InputError, match=message):
+        StackedTraining([replace(run, **changes) for run in three("linear")], toy())
+
+
+def test_runs_that_cannot_be_trained_together_are_named():
+    runs = three("linear")
+    with pytest.raises(InputError, match="run 2 differs from run 0 in more"):
+        StackedTraining([*runs[:2], replace(runs[2], epochs=7)], toy())
+    with pytest.raises(InputError, match="There is no run"):
+        StackedTraining([], toy())
+    with pytest.raises(InputError, match=r"cannot be trained on 1 clip"):
+        StackedTraining(runs, toy(1))
+    with pytest.raises(InputError, match=r"Runs \[3\] cannot be kept; those still trained are \[0, 1, 2\]"):
+        StackedTraining(runs, toy()).keep([0, 3])
+    with pytest.raises(InputError, match="expects tokens as a float tensor"):
+        StackedTraining(three("ep"), toy()).scores(replace(toy(), tokens=toy().tokens[:, :-1]))
+
+
+def test_every_head_has_a_stacked_form():
+    assert list(STACKED) == list(HEADS)
+    for head in HEADS:
+        assert not isinstance(StackedTraining(three(head), toy())._head, OneByOne)
