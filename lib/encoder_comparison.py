@@ -98,14 +98,16 @@ def margins(profile_name: str) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row a pretrained encoder: ``mean`` and ``sd`` over seeds, ``points`` above the better of the two controls,
-        and the same in standard deviations (``sds``), the larger of the encoder's and that control's.
+        and ``sds``, the same in standard deviations above that control for which they are fewer; a standard deviation
+        is the larger of the encoder's and the control's.
     """
     table = stored(profile_name, "benchmark")
     table = table[table["head"] == "linear on mean"].set_index("encoder")
-    best = table.loc[list(CONTROLS)].sort_values("mean").iloc[-1]
     rows = table[[ENCODERS[name].kind != "control" for name in table.index]][["mean", "sd"]].copy()
-    rows["points"] = rows["mean"] - best["mean"]
-    rows["sds"] = rows["points"] / rows["sd"].clip(lower=best["sd"])
+    controls = [table.loc[name] for name in CONTROLS]
+    rows["points"] = rows["mean"] - max(control["mean"] for control in controls)
+    in_sds = [(rows["mean"] - control["mean"]) / rows["sd"].clip(lower=control["sd"]) for control in controls]
+    rows["sds"] = pd.concat(in_sds, axis=1).min(axis=1)
     return rows.reset_index()
 
 
@@ -129,7 +131,8 @@ def falls_short(table: pd.DataFrame) -> list[str]:
 def gains(profile_name: str) -> pd.DataFrame:
     """Return the points of each head above linear on what stands for [cls], with paired intervals, a row a cell."""
     table = stored(profile_name, "benchmark")
-    table = table[~((table["gain"] == 0) & (table["gain_low"] == 0) & (table["gain_high"] == 0))]  # linear itself
+    reference = {name: label_of("linear", entry.cls, name) for name, entry in ENCODERS.items()}
+    table = table[table["head"] != table["encoder"].map(reference)]
     return table[["encoder", "head", "gain", "gain_low", "gain_high"]].reset_index(drop=True)
 
 

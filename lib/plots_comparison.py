@@ -15,6 +15,7 @@ from lib.figures_style import FAINT, INK, STYLE, colour, marker
 from lib.plots import entitle
 from lib.plots_encoders import KINDS, called, empty, heights, kind_legend
 
+HEADS = ("linear on [cls]", "linear on mean", "linpre", "mhca", "proto", "protobin")
 LINEAR = {"linear on [cls]": ("linear", "on [cls]"), "linear on mean": ("linear", "on the mean token")}
 
 
@@ -56,44 +57,40 @@ def plot_mean_token(tables: Mapping[str, pd.DataFrame]) -> Figure:
 @matplotlib.rc_context(STYLE)
 def plot_gains(tables: Mapping[str, pd.DataFrame], kinds: Sequence[str] = ("base", "supervised", "control")) -> Figure:
     """Show how far each head is above linear on what stands for [cls], one panel a dataset, one row an encoder."""
-    first = next(iter(tables.values()))
-    names = [name for name in dict.fromkeys(first["encoder"]) if ENCODERS[name].kind in kinds]
-    heads = [head for head in ("linear on mean", "linpre", "mhca", "proto", "protobin") if head in set(first["head"])]
+    names = [name for name in _encoders(tables) if ENCODERS[name].kind in kinds]
     figure = empty((7.6, 1.2 + 0.36 * len(names)))
-    for axes, (title, table) in zip(figure.subplots(1, len(tables), sharey=True), tables.items(), strict=True):
-        for y, name in zip(heights(names), names, strict=True):
-            _draw_intervals(axes, table[table["encoder"] == name].set_index("head"), heads, y)
-        axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(heights(names), [called(name) for name in names])
-        axes.grid(True, axis="x")
-        axes.set_xlabel("points of test mAP above linear\n(paired 95 % bootstrap interval)")
-        entitle(axes, title)
-    _head_legend(figure, heads)
+    _panels(figure, tables, {name: called(name) for name in names}, HEADS[1:], "linear")
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def plot_supervised_gains(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Show what labels give to each head, supervised version minus base, one panel a dataset, one row a pair."""
-    first = next(iter(tables.values()))
-    names = list(dict.fromkeys(first["encoder"]))
-    heads = [
-        head
-        for head in ("linear on [cls]", "linear on mean", "linpre", "mhca", "proto", "protobin")
-        if head in set(first["head"])
-    ]
-    figure = empty((7.6, 1.3 + 0.62 * len(names)))
+    tables = {title: part.rename(columns={"low": "gain_low", "high": "gain_high"}) for title, part in tables.items()}
+    rows = {name: f"{called(ENCODERS[name].base)}\n→ supervised⁺" for name in _encoders(tables)}
+    figure = empty((7.6, 1.3 + 0.62 * len(rows)))
+    _panels(figure, tables, rows, HEADS, "the base")
+    return figure
+
+
+def _encoders(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    return list(dict.fromkeys(next(iter(tables.values()))["encoder"]))
+
+
+def _panels(
+    figure: Figure, tables: Mapping[str, pd.DataFrame], rows: Mapping[str, str], heads: Sequence[str], reference: str
+) -> None:
+    """Draw one panel a table: a row for each encoder of `rows` (id → label), a line for each head that is there."""
+    heads = [head for head in heads if head in set(next(iter(tables.values()))["head"])]
     for axes, (title, table) in zip(figure.subplots(1, len(tables), sharey=True), tables.items(), strict=True):
-        part = table.rename(columns={"low": "gain_low", "high": "gain_high"})
-        for y, name in zip(heights(names), names, strict=True):
-            _draw_intervals(axes, part[part["encoder"] == name].set_index("head"), heads, y)
+        for y, name in zip(heights(list(rows)), rows, strict=True):
+            _draw_intervals(axes, table[table["encoder"] == name].set_index("head"), heads, y)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(heights(names), [f"{called(ENCODERS[n].base)}\n→ supervised⁺" for n in names])
+        axes.set_yticks(heights(list(rows)), list(rows.values()))
         axes.grid(True, axis="x")
-        axes.set_xlabel("points of test mAP above the base\n(paired 95 % bootstrap interval)")
+        axes.set_xlabel(f"points of test mAP above {reference}\n(paired 95 % bootstrap interval)")
         entitle(axes, title)
     _head_legend(figure, heads)
-    return figure
 
 
 def _draw_intervals(axes: Axes, rows: pd.DataFrame, heads: Sequence[str], y: float) -> None:

@@ -78,9 +78,9 @@ encoders = available_encoders()
 beside_table_1()
 
 # %% [markdown]
-# A pocket encoder is not its original made smaller by a factor; it is the same idea in a simpler form. All nine share one small vision transformer (pre-norm blocks, fixed sine positions), one front end and one
-# pool of sounds, so that what differs between them is the task, and for Dasheng's kind the shape of a patch. What of each
-# original is there, and what is not:
+# A pocket encoder is not its original made smaller by a factor; it is the same idea in a simpler form. All nine share one
+# small vision transformer (pre-norm blocks, fixed sine positions), one front end and one pool of sounds, so that what differs
+# between them is the task, and for Dasheng's kind the shape of a patch. What of each original is there, and what is not:
 
 # %%
 kept_and_left_out()

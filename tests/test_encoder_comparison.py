@@ -50,12 +50,18 @@ def test_an_encoder_below_the_margin_of_the_better_control_falls_short(monkeypat
         pocket_eat=(54.9, 0.4),
         pocket_asit=(56.0, 2.0),
         random_vit=(50.0, 0.5),
-        log_mel=(40.0, 9.0),
+        log_mel=(40.0, 0.3),
     )
     table = margins("encoders").set_index("encoder")
     assert table.loc["pocket-amae", "points"] == pytest.approx(5.0)
     assert table.loc["pocket-amae", "sds"] == pytest.approx(10.0)  # the control's sd is the larger one
     assert falls_short(margins("encoders")) == ["pocket-eat", "pocket-asit"]  # 4.9 points; exactly 3 sd
+
+
+def test_an_encoder_has_to_clear_the_lower_control_in_standard_deviations_too(monkeypatch):
+    fake(monkeypatch, pocket_amae=(56.0, 0.4), random_vit=(50.0, 0.5), log_mel=(40.0, 9.0))
+    assert margins("encoders").set_index("encoder").loc["pocket-amae", "sds"] == pytest.approx(16 / 9)
+    assert falls_short(margins("encoders")) == ["pocket-amae"]
 
 
 def test_linear_is_named_after_what_it_reads():

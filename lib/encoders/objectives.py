@@ -85,9 +85,9 @@ class LatentDistillation(nn.Module):
     """Masked latent distillation, the objective of EAT (Chen et al., 2024; data2vec 2.0, Baevski et al., 2023).
 
     A teacher t, the moving average of the encoder, sees the whole clip. Its blocks' outputs, each normalised, are
-    averaged to targets. The student sees a fifth of the patches, in blocks, under several masks a clip (so that one
-    pass of the teacher serves several of the student); a light decoder predicts the targets at the hidden places, and
-    the student's [cls] predicts their mean::
+    averaged to targets. The student sees a fifth of the patches, in blocks of 3 × 3 (EAT: 5 × 5, on a larger grid),
+    under several masks a clip, so that one pass of the teacher serves several of the student; a light decoder predicts
+    the targets at the hidden places, and the student's [cls] predicts their mean::
 
         y_n = LN(sum over blocks l of norm(t_l(x)_n))
         L = mean over hidden n of | decoder(n) - y_n |² + w | cls - mean over all n of y_n |²
