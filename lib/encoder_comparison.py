@@ -108,7 +108,7 @@ def margins(profile_name: str) -> pd.DataFrame:
     rows["points"] = rows["mean"] - max(control["mean"] for control in controls)
     in_sds = [(rows["mean"] - control["mean"]) / rows["sd"].clip(lower=control["sd"]) for control in controls]
     rows["sds"] = pd.concat(in_sds, axis=1).min(axis=1)
-    return rows.reset_index()
+    return rows.reindex([name for name in ENCODERS if name in rows.index]).rename_axis("encoder").reset_index()
 
 
 def margins_page() -> pd.DataFrame:

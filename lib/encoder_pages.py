@@ -100,8 +100,9 @@ PAGES = {
         "on another crop of the clip",
         kept="two crops a clip, {hidden} of their patches corrupted in blocks, with zeros or with another clip's "
         "patches; three losses; teacher with centring and temperature",
-        left_out="crops of {crop} s, not 6 s; {classes} soft classes, not 8192 and 1024; a change of level instead of "
-        "augmented audio; fixed, not learned, positions",
+        left_out="a start from random weights: it goes on from the finished A-MAE kind; crops of {crop} s, not 6 s; "
+        "{classes} soft classes, not 8192 and 1024; a change of level instead of augmented audio; fixed, not learned, "
+        "positions; of student and teacher the teacher is shipped",
     ),
     "pocket-eat": Page(
         "Chen et al., 2024",

@@ -229,7 +229,7 @@ def _draw_rank_lines(axes: Axes, part: pd.DataFrame, words: str) -> None:
     axes.spines[:].set_visible(False)
     if sides["supervised"].empty:
         inset = axes.inset_axes((0.46, 0.04, 0.52, 0.92))
-        say(inset, words or "There is no supervised⁺ version of these encoders yet.", 24)
+        say(inset, words or "There is no supervised⁺ version of these encoders.", 24)
 
 
 # ---- figure 7: gain over linear --------------------------------------------------------------------------------

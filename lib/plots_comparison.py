@@ -35,7 +35,7 @@ def plot_mean_token(tables: Mapping[str, pd.DataFrame]) -> Figure:
         controls = [name for name in names if ENCODERS[name].kind == "control"]
         bar = scores.loc[controls, "mean"].max() + NEEDED_POINTS
         axes.axvspan(scores["low"].min() - 2, bar, color=FAINT, alpha=0.18, linewidth=0)
-        axes.text(bar, 0.62, f"the better control + {NEEDED_POINTS:g} ", size=6.5, ha="right", va="center", color=INK)
+        axes.text(bar, 0.62, f"control + {NEEDED_POINTS:g} ", size=6.5, ha="right", va="center", color=INK)
         for y, name in zip(heights(names), names, strict=True):
             _, tint, shape = KINDS[ENCODERS[name].kind]
             row = scores.loc[name]

@@ -15,7 +15,9 @@ from lib.figures import read_table
 from lib.paths import figure_root
 from lib.profiles import LR_RANGES, WEIGHT_DECAY_RANGE, Profile, load_profile
 
-ENCODER_STAND_INS = {"A-MAE": "pocket-amae"}
+ENCODER_STAND_INS = {
+    entry.label.removesuffix(" (pocket)"): name for name, entry in ENCODERS.items() if entry.kind != "control"
+}
 DATASET_STAND_INS = {"urban": ("soundscapes", "esc10-soundscapes")}  # ten seconds, one to nine events, as URBAN-SED
 COLUMNS = ("dataset", "encoder", "head", "J", "published", "published_sd", "rerun", "rerun_sd", "low", "high", "words")
 

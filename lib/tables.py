@@ -23,7 +23,7 @@ from lib.results import main_cells, read_cell
 from lib.search import Cell
 from lib.store import load_embeddings
 
-NO_SUPERVISED = "No supervised⁺ version of a pocket encoder exists yet: this half of the figure waits for one."
+NO_SUPERVISED = "This profile has no encoder with a supervised⁺ version; notebook 09 compares those that have one."
 NO_FINE_TUNING = "No fine-tuned encoder in this profile: the upper line of the paper's figure is not drawn."
 NO_BIOACOUSTICS = "No bioacoustic set in this profile: nothing to count here yet."
 SHOWN_PROTOTYPES = 64
@@ -254,7 +254,7 @@ def figure_7(profile: Profile) -> tuple[pd.DataFrame, str]:
 
 
 def figure_8(profile: Profile) -> tuple[pd.DataFrame, str]:
-    """Rank of each head by its wins; the supervised⁺ side waits for such encoders."""
+    """Rank of each head by its wins; a profile without supervised⁺ encoders has one side only."""
     means = averages(profile)
     base = means[means["encoder"].map(lambda name: ENCODERS[name].kind) == "base"]
     table = win_ranks(base, profile.heads)

@@ -113,7 +113,7 @@ figure(7)
 # ## Figure 8 · From base to supervised⁺
 #
 # The paper compares the ranks of heads before and after an encoder was fine-tuned on labels. The left half is there;
-# the right half waits for such encoders.
+# this profile has no such pair, so its right half stays empty; [09](09_nine_encoders_one_bottleneck.ipynb) compares three.
 
 # %%
 figure(8)

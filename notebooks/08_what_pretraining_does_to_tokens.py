@@ -221,7 +221,7 @@ page_image(plot_supervised_step(supervised_step(table)), colours=64)
 Markdown("\n".join(f"- {sentence}" for sentence in in_words(table)))
 
 # %% [markdown]
-# What these numbers cannot say is which encoder is *better*. Before you look at the scores of notebook 02, write down your
+# What these numbers cannot say is which encoder is *better*. Before you look at the scores of notebook 09, write down your
 # guess: which of the statistics will go along with the gain of `protobin` over `linear`, and in which direction? Tokens that
 # say much that is theirs alone should favour a head that looks at each of them; but a guess is all that this is, until it is
 # held against the scores, and with a handful of encoders even a perfect order may be chance.

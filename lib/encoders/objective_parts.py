@@ -69,17 +69,25 @@ class GridDecoder(nn.Module):
         return self.predict(y).float()
 
 
-def projection_head(dim: int, classes: int) -> nn.Module:
-    """Return a head of DINO's kind: an MLP to few dimensions, whose direction alone counts, then soft classes."""
-    return nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, 64), UnitNorm(), nn.Linear(64, classes))
+def projection_head(dim: int, classes: int, generator: torch.Generator) -> nn.Module:
+    """Return a head of DINO's kind: an MLP to few dimensions, then the cosine with each of the soft classes.
+
+    Were the last layer a plain one, its small first weights would make all classes alike, and a student that has to
+    say the same of everything soon hears the same in everything.
+    """
+    return nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, 64), Cosines(64, classes, generator))
 
 
-class UnitNorm(nn.Module):
-    """Scale the last axis to length one."""
+class Cosines(nn.Module):
+    """The cosine of the input with a learned direction for each class."""
+
+    def __init__(self, dim: int, classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, dim, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x / |x|``."""
-        return F.normalize(x.float(), dim=-1)
+        """Return ``(…, classes)`` of ``(…, dim)``, between -1 and 1."""
+        return F.normalize(x.float(), dim=-1) @ F.normalize(self.weight.float(), dim=-1).T
 
 
 def standardised(x: Tensor, over: int | tuple[int, ...]) -> Tensor:

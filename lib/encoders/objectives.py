@@ -358,7 +358,7 @@ class LocalGlobalDistillation(nn.Module):
             raise InputError("Local-global distillation trains [cls]; give it a ViT that has one.")
         self.vit, self.steps, self.mask_ratio, self.block = vit, steps, mask_ratio, block
         self.foreign, self.gain, self.decay = foreign, gain, decay
-        self.heads = nn.ModuleDict({kind: projection_head(vit.dim, classes) for kind in ("local", "global")})
+        self.heads = nn.ModuleDict({kind: projection_head(vit.dim, classes, generator) for kind in ("local", "global")})
         self.rebuild = nn.Linear(vit.dim, vit.patch[0] * vit.patch[1])
         for part in (self.heads, self.rebuild):
             initialise(part, generator)
