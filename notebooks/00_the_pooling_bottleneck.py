@@ -164,7 +164,8 @@ plot_maps(views, encoder, [])
 # Look at two things. *Spread*: over how many of the 248 tokens does it look? (The title counts as many tokens as would
 # give the same entropy, were all of them attended alike.) *Aim*: is the share of attention inside the boxes larger than
 # the share of the map that the boxes cover? If the two are about the same, [cls] does not aim at the sounds. A box holds
-# the middle 90 % of a sound's energy, so some of it spills over.
+# the middle 90 % of a sound's energy, so some of it spills over. Our small encoder need not do what the paper's do: read the
+# titles before you agree.
 
 # %%
 inside = torch.stack([event_cells(event, encoder).flatten() for event in scene.events]).any(0)  # (N,)

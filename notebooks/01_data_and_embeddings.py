@@ -112,5 +112,5 @@ pd.DataFrame(rows).set_index("encoder").T
 # not beat both has not been pretrained enough, and any head looks better on good tokens than on bad ones.
 #
 # `A-MAE (pocket)` is a masked autoencoder of about a million parameters, pretrained by this project on mixtures
-# from both banks, field recordings and spoken digits, training sources only. It stands for the paper's A-MAE (86 million, two million clips of
-# AudioSet); it is not it. Next: [02, train the probes](02_train_the_probes.ipynb).
+# from both banks, field recordings and spoken digits, training sources only. It stands for the paper's A-MAE (86
+# million, two million clips of AudioSet); it is not it. Next: [02, train the probes](02_train_the_probes.ipynb).

@@ -79,8 +79,9 @@ beside_table_1()
 
 # %% [markdown]
 # A pocket encoder is not its original made smaller by a factor; it is the same idea in a simpler form. All nine share one
-# small vision transformer (pre-norm blocks, fixed sine positions), one front end and one pool of sounds, so that what differs
-# between them is the task, and for Dasheng's kind the shape of a patch. What of each original is there, and what is not:
+# small vision transformer (pre-norm blocks, fixed sine positions), one front end and one pool of sounds. What differs between
+# them is the task, for Dasheng's kind the shape of a patch, and, as the tables below say, how long each was trained and
+# whether it started anew or from another's weights. What of each original is there, and what is not:
 
 # %%
 kept_and_left_out()

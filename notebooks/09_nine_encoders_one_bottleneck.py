@@ -53,10 +53,9 @@ page_image(plot_mean_token(tables(lambda name: stored(name, "benchmark"))), colo
 margins_page()
 
 # %% [markdown]
-# These scores do not rank the originals. All nine are small, and were trained for about an hour or less on a pool of
-# forty-four hours; an objective that needs patience (those with a teacher that learns along) has the worst of that. The
-# three of that kind start from the finished A-MAE kind, whose score they do not keep: what their tasks ask of a token is
-# something else than what a linear probe reads.
+# These scores do not rank the originals. All nine are small and were trained briefly (notebook 08 has steps and passes) on a
+# pool of forty-four hours; objectives with a teacher that learns along may well have the worst of that. The three of that kind
+# start, directly or by way of EAT, from the finished A-MAE kind, and do not keep its score under this probe.
 #
 # ## What a linear probe on [cls] misses
 #

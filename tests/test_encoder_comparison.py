@@ -6,7 +6,18 @@ import pytest
 from matplotlib.figure import Figure
 
 from lib import encoder_comparison
-from lib.encoder_comparison import COMPARED, falls_short, gains, in_words, label_of, margins, stored, weights
+from lib.encoder_comparison import (
+    COMPARED,
+    SUPERVISED,
+    falls_short,
+    gains,
+    in_words,
+    label_of,
+    margins,
+    margins_page,
+    stored,
+    weights,
+)
 from lib.encoders import ENCODERS
 from lib.encoders.pocket import GEOMETRIES
 from lib.errors import InputError
@@ -110,4 +121,6 @@ def test_every_picture_and_sentence_comes_from_the_stored_tables():
         plot_supervised_gains(steps),
     ]
     assert all(isinstance(picture, Figure) for picture in pictures)
-    assert len(in_words("encoders")) == 3 + 3  # the margin, two kinds of base encoder, three pairs
+    assert "linear on [cls]" not in set(gains("encoders")["head"])  # nothing is compared with itself
+    assert len(in_words("encoders")) == 3 + len(SUPERVISED)  # the margin, two kinds of base encoder, the pairs
+    assert margins_page().shape == (len(GEOMETRIES), 4)

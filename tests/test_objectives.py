@@ -254,6 +254,14 @@ def test_corrupted_blocks_are_zeros_or_the_same_places_of_another_clip(foreign, 
     assert changed.sum() == 8 * 10 and torch.equal(seen[0][changed], expected[changed])
 
 
+def test_a_projection_head_ends_in_cosines_with_directions_drawn_from_its_generator():
+    first, again = (parts.projection_head(16, 32, seeded(4)) for _ in range(2))
+    x = 5 * torch.randn(20, 64, generator=seeded(1))
+    torch.testing.assert_close(first[-1](x), torch.cosine_similarity(x[:, None], first[-1].weight, dim=-1))
+    torch.testing.assert_close(first[-1](x), first[-1](3 * x))  # a direction alone counts
+    assert torch.equal(first[-1].weight, again[-1].weight) and first(x[:, :16]).abs().max() <= 1 + 1e-6
+
+
 def test_crops_lie_at_the_positions_of_their_place_in_the_clip():
     objective = LocalGlobalDistillation(small_vit(), seeded(), steps=4, classes=32, gain=0.0)
     time = torch.arange(33.0)[None, :, None].expand(64, -1, 16)

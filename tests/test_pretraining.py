@@ -15,6 +15,7 @@ from lib.encoders.pocket import GEOMETRIES, POCKET, new_vit
 from lib.encoders.pool import UNLABELLED, Pool
 from lib.encoders.pretrain import RECIPES, Stage, batch_of, recipe_of, schedule
 from lib.errors import InputError
+from lib.paths import scratch
 
 
 class Regression(nn.Module):
@@ -114,6 +115,15 @@ def test_a_finished_stage_is_not_trained_again(place, pool, monkeypatch):
     pretrain.pretrain("pocket-amae", pool, device="cpu")
     again, _ = shipped(place)
     assert all(torch.equal(before[key], again[key]) for key in before)
+
+
+def test_of_a_teacher_and_a_student_that_correct_each_other_the_teacher_is_shipped(place, pool, monkeypatch):
+    recipe(monkeypatch, Stage("both", "LocalGlobalDistillation", 3, batch_size=2, warmup=0.5, options={"classes": 8}))
+    pretrain.pretrain("pocket-amae", pool, device="cpu")
+    weights, _ = shipped(place)
+    state = torch.load(scratch() / "pretrain" / "pocket-amae.stage-1.pt", weights_only=True)["objective"]
+    assert all(torch.equal(value, state[f"teacher.{name}"].half()) for name, value in weights.items())
+    assert any(not torch.equal(value, state[f"vit.{name}"].half()) for name, value in weights.items())
 
 
 @pytest.mark.parametrize("change", ["setting", "pool", "earlier stage"])
