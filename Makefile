@@ -1,19 +1,20 @@
 # Two commands do everything, set-up included: `make figures` and `make test`.
-#   PROFILE=pocket|esc10|smoke    which profile the figures are made of (lib/profiles.py)
+#   PROFILE=pocket|esc10|smoke    which profile the figures are made of; also pocket-full, esc50, esc10-1500, and those
+#                                 of other targets: encoders, encoders-esc10 (`make encoders`), pocket-float32,
+#                                 pocket-bfloat16 (`make products`); all are in lib/profiles.py
 #   TORCH_FLAGS="..."             options for pip when it installs PyTorch (see README, "Set-up")
 #   UNMUTE_CACHE, UNMUTE_DATA     where scratch and fetched audio live (default .cache)
 #   UNMUTE_WORKERS                worker processes (default: one a core)
 
 PROFILE ?= pocket
 PYTHON ?= python3
-ENCODER ?= pocket-amae
 VENV := .venv
 RUN := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND := agg
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: figures published encoders test lab notebooks data pretrain check tables lint format pins setup clean distclean help
+.PHONY: figures published encoders bench products finetune test lab notebooks data pretrain check tables lint format pins setup clean distclean help
 
 figures: setup  ## run all notebooks in order and draw Figures 1-8 into figures/$(PROFILE), figures/published
 	@$(RUN) -m lib.notebooks run --profile $(PROFILE)
@@ -23,6 +24,16 @@ published: setup  ## draw the paper's figures from its own tables and check its 
 
 encoders: setup  ## compare the nine pocket encoders and two controls on both polyphonic sets (needs `make data SETS=esc10`)
 	@$(RUN) -m lib.encoder_comparison
+
+bench: setup  ## time the engine against plain loops, and what binarisation saves; ratios into figures/bench
+	@$(RUN) -m lib.bench
+	@$(RUN) -m lib.packed_cost
+
+products: setup  ## train the prototype heads of pocket with products in float32 and in bfloat16, and compare scores
+	@$(RUN) -m lib.bench_products
+
+finetune: setup  ## fine-tune a whole ENCODER (pocket-eat) on DATASET (the profile's), the upper line of Figure 2, resumably
+	@$(RUN) -m lib.finetune_results $(or $(ENCODER),pocket-eat) $(DATASET) --profile $(PROFILE)
 
 test: setup lint  ## lint, then the whole test suite, offline
 	@$(RUN) -m pytest -n auto --dist loadgroup -q
@@ -37,7 +48,7 @@ data: setup  ## fetch the recordings (or only SETS=esc10, fsdd, maad), each chec
 	@$(RUN) -m lib.data.fetch $(SETS)
 
 pretrain: setup  ## pretrain ENCODER anew, resumably (STEPS=... for another length)
-	@$(RUN) -m lib.encoders.pretrain $(ENCODER) $(if $(STEPS),--steps $(STEPS))
+	@$(RUN) -m lib.encoders.pretrain $(or $(ENCODER),pocket-amae) $(if $(STEPS),--steps $(STEPS))
 
 check: setup  ## compare what was computed with what is committed, within the stated tolerance
 	@$(RUN) -m lib.check
@@ -68,7 +79,7 @@ $(VENV)/.ready: environment.yml
 	@touch $@
 
 clean:  ## remove everything computed (embeddings, cells, run notebooks), keep fetched audio
-	@$(PYTHON) -c 'import os, pathlib, shutil; root = pathlib.Path(os.environ.get("UNMUTE_CACHE") or ".cache"); [shutil.rmtree(root / part, ignore_errors=True) for part in ("store", "cells", "bootstrap", "lesson", "notebooks")]'
+	@$(PYTHON) -c 'import os, pathlib, shutil; root = pathlib.Path(os.environ.get("UNMUTE_CACHE") or ".cache"); [shutil.rmtree(root / part, ignore_errors=True) for part in ("store", "cells", "bootstrap", "lesson", "notebooks", "bench")]'
 
 distclean: clean  ## remove the virtual environment too
 	@rm -rf $(VENV)

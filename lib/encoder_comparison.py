@@ -14,11 +14,11 @@ from lib.comparisons import benchmark, difference
 from lib.data.datasets import load_dataset
 from lib.encoders import ENCODERS
 from lib.errors import InputError
-from lib.figures import read_table, write_table
+from lib.figures import last_table, write_table
 from lib.files import write_text
-from lib.paths import FIGURES, MANIFESTS, figure_root
+from lib.paths import MANIFESTS, figure_root
 from lib.profiles import Profile, load_profile
-from lib.results import COLUMNS, main_cells, read_cell, run_cells
+from lib.results import COLUMNS, main_cells, read_rows, run_cells
 
 COMPARED = ("encoders", "encoders-esc10")  # profiles: synthetic, real recordings
 CONTROLS = ("random-vit", "log-mel")
@@ -36,9 +36,13 @@ def measure(profile_name: str) -> Path:
     cells = main_cells(profile)
     run_cells(profile_name, cells)
     folder = figure_root() / profile_name
-    rows = [{"profile": profile_name, **row} for cell in cells for row in read_cell(profile, cell).rows]
+    rows = [{"profile": profile_name, **row} for cell in cells for row in read_rows(profile, cell)]
     write_text(folder / "results.csv", pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
-    write_table(folder / "benchmark.csv", benchmark(profile_name), f"profile {profile_name}: test split, a row a cell")
+    write_table(
+        folder / "benchmark.csv",
+        benchmark(profile_name, variants=False),
+        f"profile {profile_name}: test split, a row a cell",
+    )
     note = f"profile {profile_name}: supervised version minus base, test mAP, paired 95 % bootstrap interval"
     write_table(folder / "supervised.csv", supervised_gains(profile), note)
     write_table(folder / "weights.csv", weights(profile), f"profile {profile_name}: the weights behind these tables")
@@ -80,19 +84,29 @@ def stored(profile_name: str, table: str) -> pd.DataFrame:
     InputError
         If it was never made.
     """
-    places = [root / profile_name / f"{table}.csv" for root in (figure_root(), FIGURES)]
-    path = next(filter(Path.is_file, places), None)
-    if path is None:
+    found = last_table(profile_name, table)
+    if found is None:
         raise InputError(f"There is no '{table}.csv' of profile '{profile_name}'; run `make encoders`.")
-    found = read_table(path)
-    if {"head", "cls_mode"} <= set(found):
-        keys = zip(found["head"], found["cls_mode"], found["encoder"], strict=True)
-        found["head"] = [label_of(*key) for key in keys]
-    return found
+    return labelled(found)
 
 
-def margins(profile_name: str) -> pd.DataFrame:
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table in which heads are called as in `label_of`, where it says what stands for [cls]."""
+    if not {"head", "cls_mode"} <= set(table):
+        return table
+    keys = zip(table["head"], table["cls_mode"], table["encoder"], strict=True)
+    return table.assign(head=[label_of(*key) for key in keys])
+
+
+def margins(profile_name: str, table: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return by how much a linear probe on the mean token is better on each encoder than on the better control.
+
+    Parameters
+    ----------
+    profile_name : str
+        One of `COMPARED`.
+    table : pandas.DataFrame, optional
+        Its ``benchmark.csv``, `labelled`; the stored one by default.
 
     Returns
     -------
@@ -101,7 +115,7 @@ def margins(profile_name: str) -> pd.DataFrame:
         and ``sds``, the same in standard deviations above that control for which they are fewer; a standard deviation
         is the larger of the encoder's and the control's.
     """
-    table = stored(profile_name, "benchmark")
+    table = stored(profile_name, "benchmark") if table is None else table
     table = table[table["head"] == "linear on mean"].set_index("encoder")
     rows = table[[ENCODERS[name].kind != "control" for name in table.index]][["mean", "sd"]].copy()
     controls = [table.loc[name] for name in CONTROLS]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from lib.engine_heads import ROOM, stacked_head
+from lib.engine_loss import WITH_GRADIENT, backward
 from lib.engine_pooling import CHUNK, Clips, Products, Split, Weights, pieces, search_dtype
-from lib.errors import InputError
+from lib.errors import Diverged, InputError
 from lib.heads import Head, build_head, parameter_groups
 from lib.store import Embeddings
 from lib.train import LOSSES, Run, batches
@@ -73,7 +74,7 @@ class StackedTraining:
         self._head = stacked_head(runs[0].head, runs[0].options, one, search_dtype(products, dtype, device))
         states = [plain[runs[number].seed].state_dict() for number in self._numbers]
         stacks = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
-        self._dtype = dtype
+        self._dtype, self._loss = dtype, WITH_GRADIENT[LOSSES[runs[0].loss]]
         self._weights = {name: s.to(dtype) if s.is_floating_point() else s for name, s in stacks.items()}
         self._optimizer = AdamW(one, self._weights, [runs[number] for number in self._numbers])
         self._splits: dict[int, Split] = {}
@@ -89,7 +90,7 @@ class StackedTraining:
 
         Raises
         ------
-        InputError
+        Diverged
             If the loss of every run became NaN or infinite.
         """
         while self.epoch < min(epoch, self.runs[0].epochs):
@@ -103,7 +104,7 @@ class StackedTraining:
     @torch.inference_mode()
     def scores(self, data: Embeddings) -> Tensor:
         """Return the logits of all clips for the runs in `alive`, float32 ``(runs, clips, C)``."""
-        split, parts = self._split(data), []
+        split, parts = self.prepare(data), []
         for some in pieces(len(data), CHUNK):
             clips = Clips(split, some)
             rows = self._parts(slice(0, len(self._numbers)), CHUNK)
@@ -135,7 +136,7 @@ class StackedTraining:
         failed = []
         for rows, seeds in self._groups():
             index = torch.stack([indices[seed] for seed in seeds]).to(self.data.tokens.device)  # (R or 1, B)
-            clips = Clips(self._split(self.data), index if len(seeds) > 1 else index[0])
+            clips = Clips(self.prepare(self.data), index if len(seeds) > 1 else index[0])
             for part in self._parts(rows, index.shape[1]) if len(seeds) == 1 else [rows]:
                 failed += self._update(part, clips)
         self._steps += 1
@@ -168,9 +169,8 @@ class StackedTraining:
         leaves = {name: weights[name].detach().requires_grad_() for name in self._optimizer.names}
         weights |= leaves
         logits = self._head.logits(weights, clips, training=True)  # (R, B, C)
-        targets = clips.take(self.data.targets).expand_as(logits)  # (B, C) or (R, B, C) → (R, B, C)
-        loss, bad = total_loss(self.runs[0].loss, logits, targets, self._head.extra_loss(weights))
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        extra, targets = self._head.extra_loss(weights), clips.take(self.data.targets)
+        gradients, bad = backward(self._loss, logits, targets.to(logits.dtype), extra, list(leaves.values()))
         self._optimizer.step(rows, dict(zip(leaves, gradients, strict=True)), self._steps, self._all_steps)
         return [rows.start + row for row in bad]
 
@@ -178,7 +178,7 @@ class StackedTraining:
         """Give up the runs of these rows and note the epoch; the others go on."""
         self.failed |= {self._numbers[row]: self.epoch + 1 for row in rows}
         if len(rows) == len(self._numbers):
-            raise InputError(
+            raise Diverged(
                 f"The loss of every run of head '{self.runs[0].head}' became NaN or infinite, the last in epoch "
                 f"{self.epoch + 1}; check the embeddings for NaN, or lower the learning rates."
             )
@@ -189,7 +189,7 @@ class StackedTraining:
         self._weights = {name: stack[rows] for name, stack in self._weights.items()}
         self._optimizer.keep_rows(rows, self._weights)
 
-    def _split(self, data: Embeddings) -> Split:
+    def prepare(self, data: Embeddings) -> Split:
         """Return a split with what is constant in it, computed when it is first seen."""
         if id(data) not in self._splits:  # the split holds the data, so that its id stays its own
             self._head.plain.checked(data.tokens[:1], data.cls[:1])  # their shapes
@@ -214,25 +214,34 @@ class AdamW:
         like = weights[next(iter(self.names))]
         self.lr = torch.tensor([run.lr for run in runs], dtype=torch.float64, device=like.device)  # (R,)
         self.decay = torch.tensor([run.weight_decay for run in runs], dtype=torch.float64, device=like.device)
+        self._cut: dict[tuple[str, int, int], list[tuple[slice | None, Tensor, Tensor, Tensor]]] = {}
 
     def step(self, rows: slice, gradients: Weights, done: int, total: int) -> None:
         """Update some rows after `done` of `total` steps."""
         rate = self.lr[rows] * (0.5 * (1 + math.cos(math.pi * done / total)))  # (r,)
         correction = math.sqrt(1 - BETA_2 ** (done + 1))
-        size = -rate * correction / (1 - BETA_1 ** (done + 1))
+        dtype = next(iter(gradients.values())).dtype
+        size = (rate * (-correction / (1 - BETA_1 ** (done + 1))))[:, None].to(dtype)  # (r, 1)
+        shrink = (1 - rate * self.decay[rows])[:, None].to(dtype)  # (r, 1)
         for name, decays in self.names.items():
-            tensors = (self.weights[name], self.first[name], self.second[name])
-            flat = [tensor[rows].flatten(1) for tensor in tensors]  # (r, …) → (r, n), a view
-            gradient = gradients[name].flatten(1)
-            dtype = gradient.dtype
-            shrink = (1 - rate * self.decay[rows])[:, None].to(dtype) if decays else None  # (r, 1)
-            for strip in pieces(gradient.shape[1], max(1, STRIP // len(rate))):
-                part = [tensor[:, strip] for tensor in (*flat, gradient)]
-                _adamw(*part, shrink, size[:, None].to(dtype), EPS * correction)
+            gradient = gradients[name].flatten(1)  # (r, …) → (r, n)
+            for strip, *tensors in self._strips(name, rows):
+                part = gradient if strip is None else gradient[:, strip]
+                _adamw(*tensors, part, shrink if decays else None, size, EPS * correction)
+
+    def _strips(self, name: str, rows: slice) -> list[tuple[slice | None, Tensor, Tensor, Tensor]]:
+        """Return the strips of some rows of a weight and its moments, (r, n) each: views, cut once."""
+        key = name, rows.start, rows.stop
+        if key not in self._cut:
+            tensors = [t[rows].flatten(1) for t in (self.weights[name], self.first[name], self.second[name])]
+            strips = pieces(tensors[0].shape[1], max(1, STRIP // len(tensors[0])))
+            whole = [(None, *tensors)]
+            self._cut[key] = whole if len(strips) == 1 else [(s, *(t[:, s] for t in tensors)) for s in strips]
+        return self._cut[key]
 
     def keep_rows(self, rows: list[int], weights: Weights) -> None:
         """Go on with some rows, whose weights are these."""
-        self.weights, self.lr, self.decay = weights, self.lr[rows], self.decay[rows]
+        self.weights, self.lr, self.decay, self._cut = weights, self.lr[rows], self.decay[rows], {}
         self.first = {name: stack[rows] for name, stack in self.first.items()}
         self.second = {name: stack[rows] for name, stack in self.second.items()}
 
@@ -254,28 +263,6 @@ def _adamw(
     weight.addcmul_(first / second.sqrt().add_(eps), size)
 
 
-def total_loss(name: str, logits: Tensor, targets: Tensor, extra: Tensor | None) -> tuple[Tensor, list[int]]:
-    """Return the sum of the runs' losses, those that are not finite left out, and the rows of the latter.
-
-    Parameters
-    ----------
-    name : str
-        A key of `lib.train.LOSSES`.
-    logits, targets : torch.Tensor
-        ``(R, B, C)``.
-    extra : torch.Tensor, optional
-        ``(R,)``, what the head adds.
-    """
-    kind, extra = LOSSES[name], logits.new_zeros(len(logits)) if extra is None else extra
-    # All runs have as many clips, so the mean over runs, times R, is the sum of their means.
-    total = kind(logits.flatten(0, 1), targets.flatten(0, 1)) * len(logits) + extra.sum()  # (R, B, C) → (R·B, C)
-    if torch.isfinite(total):
-        return total, []
-    each = torch.stack([kind(*pair) for pair in zip(logits, targets, strict=True)]) + extra  # (R,)
-    finite = torch.isfinite(each)
-    return each[finite].sum(), (~finite).nonzero().flatten().tolist()
-
-
 def build(run: Run, data: Embeddings) -> Head:
     """Return the plain head of a run with its first weights."""
     generator = torch.Generator().manual_seed(run.seed)
@@ -289,6 +276,7 @@ def _check(runs: Sequence[Run], data: Embeddings) -> None:
         raise InputError("There is no run to train; give one or more.")
     if runs[0].loss not in LOSSES:
         raise InputError(f"Unknown loss '{runs[0].loss}'; choose one of: {', '.join(LOSSES)}.")
+    LOSSES[runs[0].loss](torch.zeros_like(data.targets), data.targets)  # raises where the targets cannot be
     if len(data) < 2:
         raise InputError(f"A head cannot be trained on {len(data)} clip(s); give it at least two.")
     first = runs[0]

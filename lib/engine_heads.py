@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.engine_pooling import Clips, Weights, affine, attend_shared, max_cosine, moments, unstack
+from lib.engine_pooling import Clips, Weights, affine, attend_shared, max_cosine, moments, unit, unit_signs, unstack
 from lib.heads import Head
 from lib.loss import orthogonality_loss
-from lib.pooling import attend, sign
+from lib.pooling import attend
 
 ROOM = 2**24  # numbers that the runs of one pass may hold in their largest intermediate result: 64 MiB in fp32
 
@@ -232,7 +232,7 @@ class Protofloat(StackedHead):
         return stored.to(clips.split.dtype, copy=True).mul_(clips.constant("scale")[..., None])
 
     def unit_prototypes(self, w: Weights) -> Tensor:
-        return F.normalize(w["prototypes"], dim=-1)  # (R, K, D)
+        return unit(w["prototypes"])  # (R, K, D)
 
     def maxima(self, w: Weights, clips: Clips) -> Tensor:
         prototypes = self.unit_prototypes(w)  # (R, K, D)
@@ -247,7 +247,7 @@ class Protobin(Protofloat):
     """Protofloat with signs."""
 
     def unit_prototypes(self, w: Weights) -> Tensor:
-        return F.normalize(sign(w["prototypes"]), dim=-1)  # (R, K, D)
+        return unit_signs(w["prototypes"])  # (R, K, D)
 
 
 class Proto(Protofloat):
@@ -262,7 +262,7 @@ class Proto(Protofloat):
 
     def unit_prototypes(self, w: Weights) -> Tensor:
         prototypes = F.pad(w["prototypes"].flatten(1, 2), (0, 2), value=1e-4)  # (R, C, J, D) → (R, K, D + 2)
-        return prototypes / ((prototypes.square().sum(-1, keepdim=True) + 1e-4).sqrt() + 1e-4)
+        return unit(prototypes, under=1e-4, beside=1e-4)
 
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
         weight = w["classifier.weight"].relu()  # (R, C, J)

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """
 
 
+class Diverged(InputError):
+    """A training whose loss became NaN or infinite; a search goes on without it."""
+
+
 def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> InputError:
     """Return the error for a name that is in no registry, with the closest known name if there is one."""
     from difflib import get_close_matches

@@ -18,6 +18,7 @@ from lib import figures_charts, figures_maps, figures_method
 from lib.errors import InputError
 from lib.figures_style import STYLE
 from lib.files import atomic, write_text
+from lib.paths import FIGURES, figure_root
 
 PNG_DPI = 160
 COLUMNS: dict[int, tuple[str, ...]] = {
@@ -82,6 +83,13 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
+def last_table(folder: str, name: str) -> pd.DataFrame | None:
+    """Return ``<folder>/<name>.csv`` as this machine wrote it, or else the committed one, or None if there is none."""
+    places = [root / folder / f"{name}.csv" for root in (figure_root(), FIGURES)]
+    path = next(filter(Path.is_file, places), None)
+    return None if path is None else read_table(path)
+
+
 # ---- draw and save -------------------------------------------------------------------------------------------
 
 
@@ -112,6 +120,8 @@ def draw_figure(number: int, table: pd.DataFrame) -> Figure:
         figure = DRAW[number](table)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # PNG, PDF and notebook show one layout, found once
+        for axes in figure.axes:  # the layout's solver adds in an order of its own, and rounds by it in the ninth digit
+            axes.set_position([round(number, 6) for number in axes.get_position(original=True).bounds])
     return figure
 
 

@@ -45,7 +45,7 @@ def draw_bars(table: pd.DataFrame) -> Figure:
     subtitle = f"Bar: mean of {seeds} seeds." if seeds > 1 else "Bar: one seed."
     subtitle += " Thick line: ± 1 sd over seeds." if bars["sd"].notna().any() else ""
     subtitle += " Thin line: 95 % bootstrap interval over test clips." if bars["low"].notna().any() else ""
-    if len(tuned) and {"linear", "protobin"} <= set(bars.index):
+    if _share_of_gap(bars["mean"], tuned) is not None:
         subtitle += " Written on protobin: its share of the gap from linear to fine-tuning."
     encoder, dataset = bars["encoder_label"].iloc[0], bars["dataset_label"].iloc[0]
     title = f"One frozen encoder, read by each head: {encoder} on {dataset}"
@@ -69,7 +69,8 @@ def draw_bars(table: pd.DataFrame) -> Figure:
         _write_gain(axes, x["protobin"], bars["mean"], tuned)
     for height in tuned:
         axes.axhline(height, color=INK, linewidth=1, linestyle=(0, (5, 3)), zorder=0)
-        axes.text(-0.4, height + step, f"fine-tuning of the whole encoder: {height:.1f}", va="bottom")
+        words, beside = f"fine-\ntuning of\nthe whole\nencoder:\n{height:.1f}", axes.get_yaxis_transform()
+        axes.text(1.01, height, words, va="center", transform=beside)  # beside the bars: it may lie among them
     axes.set_xticks(list(x.values()), list(x))
     axes.tick_params(axis="x", length=0)
     axes.set(ylabel="mAP in %", ylim=(0, max([*top, *tuned]) * 1.1), xlim=(-0.6, max(x.values()) + 0.6))
@@ -85,11 +86,19 @@ def draw_bars(table: pd.DataFrame) -> Figure:
 
 def _write_gain(axes: Axes, x: float, mean: pd.Series, tuned: pd.Series) -> None:
     """Write on protobin's bar how much of the way from linear to fine-tuning it goes, else its gain over linear."""
-    gain = mean["protobin"] - mean["linear"]
+    gain, share = mean["protobin"] - mean["linear"], _share_of_gap(mean, tuned)
     words = f"{abs(gain):.1f}\npoints\n{'above' if gain >= 0 else 'below'}\nlinear"
-    if len(tuned) and tuned.iloc[0] > mean["linear"]:
-        words = f"{100 * gain / (tuned.iloc[0] - mean['linear']):.0f} %\nof the\ngap\nclosed"
+    if share is not None:
+        words = f"{100 * share:.0f} %\nof the\ngap\nclosed"
     axes.text(x, mean["protobin"] / 2, words, ha="center", va="center", color="white", weight="bold", size=7.5)
+
+
+def _share_of_gap(mean: pd.Series, tuned: pd.Series) -> float | None:
+    """Return the share of the way from linear to fine-tuning that protobin goes; none unless it lies between them."""
+    if not len(tuned) or not {"linear", "protobin"} <= set(mean.index):
+        return None
+    low, here, high = mean["linear"], mean["protobin"], tuned.iloc[0]
+    return (here - low) / (high - low) if low <= here <= high and low < high else None
 
 
 # ---- figure 5: who beats whom ----------------------------------------------------------------------------------

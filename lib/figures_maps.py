@@ -194,7 +194,10 @@ def draw_prototypes(table: pd.DataFrame) -> Figure:
     names = parts["classifier"].drop_duplicates("row").sort_values("row")["name"].astype(str)
     limit = np.quantile(np.abs(weights), 0.998)
     shown = right.imshow(weights, cmap=AROUND_ZERO, vmin=-limit, vmax=limit, **style)
-    right.set_yticks(range(len(weights)), [name.replace("_", " ") for name in names], size=6.5)
+    every = -(-len(names) // 20)  # more names than that would lie on top of each other
+    named = [name.replace("_", " ") for name in names][::every]
+    right.set_yticks(range(0, len(weights), every), named, size=6.5)
+    right.set_ylabel("class" if every == 1 else f"class (one in {every} is named)")
     right.set_title("Classifier W: what each prototype says about each class", weight="bold")
     right.set(xlabel=f"prototype ({weights.shape[1]} of K = {counts.get('K', '?')}, by the class they speak for most)")
     figure.colorbar(shown, ax=right, pad=0.01, aspect=30, label="weight")

@@ -7,6 +7,7 @@ four lightnesses (L* about 17, 39, 54, 70) stay apart in grey.
 import io
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from lib.heads import FAMILIES
 FAMILY_COLOURS = {"cls": "#2B2B2B", "token map": "#56B4E9", "attentive": "#005F99", "prototype": "#D55E00"}
 BLUE, ORANGE = FAMILY_COLOURS["attentive"], FAMILY_COLOURS["prototype"]
 SIGNS = ("#2B2B2B", "#F4D9C6")  # of binary prototypes: −1, +1
-MARKERS = dict(zip(FAMILIES, "os^vDPX<>h*d", strict=True))  # one a head, in the paper's order
+MARKERS = dict(zip(FAMILIES, cycle("os^vDPX<>h*d")))  # one a head, in the paper's order; a new head shares one
 INK, FAINT = "#2B2B2B", "#6E6E6E"
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine

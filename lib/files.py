@@ -5,6 +5,8 @@ import errno
 import hashlib
 import json
 import os
+import pickle
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +76,30 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
             raise
 
 
+def write_state(path: Path, state: dict) -> None:
+    """Write a checkpoint for `read_state`, whole or not at all."""
+    with atomic(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # the writer's own; it does not tell what the system said
+            full = shutil.disk_usage(path.parent).free < 2**20
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+
+
+def read_state(path: Path) -> dict:
+    """Return a checkpoint of tensors and plain values; one that is missing or damaged is empty, and said so."""
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        return {}
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        state = None
+    if not isinstance(state, dict):
+        print(f"The checkpoint '{path.name}' is damaged: this training starts anew")
+        return {}
+    return state
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
@@ -86,12 +112,36 @@ def digest(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@contextlib.contextmanager
+def temporary_folder(inside: Path, name: str) -> Iterator[Path]:
+    """Yield a new folder that vanishes at the end, or with the next `sweep_temporaries` if this process is killed.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made.
+    """
+    folder = inside / f".{name}.{os.getpid()}.tmp"
+    shutil.rmtree(folder, ignore_errors=True)  # of a process long ago that had the same id
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise _explained(error, folder) from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half-written below `folder`; files of living processes stay."""
-    for leftover in folder.rglob(".*.tmp"):
+    """Remove what killed processes left half-written below `folder`, files or folders; those of the living stay."""
+    for leftover in list(folder.rglob(".*.tmp")):
         pid = leftover.name.rsplit(".", 2)[-2]
         if pid.isdigit() and not _alive(int(pid)):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -6,5 +6,7 @@ import torch
 def has_bfloat16(device: torch.device) -> bool:
     """Return whether the device has instructions for products in bfloat16, so that they are faster than in float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
     return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()

@@ -44,6 +44,13 @@ class Comparison(NamedTuple):
     draws: int
 
 
+class Draws(NamedTuple):
+    """A metric on the data, and in each draw of the bootstrap, (R,); NaN where a draw has nothing to measure."""
+
+    value: float
+    drawn: np.ndarray
+
+
 # ---- the metrics -------------------------------------------------------------------------------------------
 
 
@@ -175,14 +182,14 @@ def paired_bootstrap(
     ----------
     Owen and Eckles, "Bootstrapping data arrays of arbitrary order", Annals of Applied Statistics, 2012.
     """
-    stack_a, targets, value_a = _prepared(scores_a, targets, metric)
-    stack_b, _, value_b = _prepared(scores_b, targets, metric)
-    drawn = [
-        _drawn(stack_a, targets, metric, weights) - _drawn(stack_b, targets, metric, weights)
-        for weights in _weightings(len(targets), sources, draws, seed)
-    ]
-    drawn, low, high = _summary(drawn)
-    return Comparison(value_a - value_b, low, high, float((drawn <= 0).mean()), len(drawn))
+    first, second = (bootstrap_draws(scores, targets, sources, metric, draws, seed) for scores in (scores_a, scores_b))
+    return compare_draws(first, second)
+
+
+def compare_draws(first: Draws, second: Draws) -> Comparison:
+    """Return the difference of two heads from what `bootstrap_draws` gave for each, with the same seed and clips."""
+    drawn, low, high = _summary(first.drawn - second.drawn)
+    return Comparison(first.value - second.value, low, high, float((drawn <= 0).mean()), len(drawn))
 
 
 def bootstrap_interval(
@@ -198,11 +205,32 @@ def bootstrap_interval(
     In a resample copies of the same positive stand together, which lifts average precision. So the percentiles are
     moved by the mean lift of the draws over the value. Differences between heads need no such step: both are lifted.
     """
+    return draws_interval(bootstrap_draws(scores, targets, sources, metric, draws, seed))
+
+
+def draws_interval(draws: Draws) -> Interval:
+    """Return one head's metric and its interval from what `bootstrap_draws` gave."""
+    drawn, low, high = _summary(draws.drawn)
+    lift = float(drawn.mean()) - draws.value
+    return Interval(draws.value, low - lift, high - lift, len(drawn))
+
+
+def bootstrap_draws(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    sources: Sources,
+    metric: Metric = "map",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Draws:
+    """Return one head's metric, and the same in each draw; parameters and errors are those of `paired_bootstrap`.
+
+    The draws of two heads on the same clips with the same seed are paired, so that each head is drawn only once
+    however many others it is compared with.
+    """
     stack, targets, value = _prepared(scores, targets, metric)
     weightings = _weightings(len(targets), sources, draws, seed)
-    drawn, low, high = _summary([_drawn(stack, targets, metric, weights) for weights in weightings])
-    lift = float(drawn.mean()) - value
-    return Interval(value, low - lift, high - lift, len(drawn))
+    return Draws(value, np.concatenate([_drawn(stack, targets, metric, weights) for weights in weightings]))
 
 
 # ---- inside ------------------------------------------------------------------------------------------------
@@ -286,10 +314,9 @@ def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> n
     return np.divide(above, below, out=np.full(np.shape(above), float(otherwise)), where=below != 0)
 
 
-def _summary(drawn: list[np.ndarray]) -> tuple[np.ndarray, float, float]:
+def _summary(drawn: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Return the draws in which there was something to measure, and their 2.5 % and 97.5 % quantiles."""
-    values = np.concatenate(drawn)
-    values = values[np.isfinite(values)]
+    values = drawn[np.isfinite(drawn)]
     if not len(values):
         raise InputError("No draw of the bootstrap had anything to measure; there are too few clips.")
     low, high = np.quantile(values, [0.025, 0.975])

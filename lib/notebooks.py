@@ -1,4 +1,4 @@
-"""Run the notebooks in order, and keep the committed ones paired with their sources.
+"""Run the notebooks, and keep the committed ones paired with their sources.
 
 ``python -m lib.notebooks run --profile smoke`` executes all into the scratch folder;
 ``python -m lib.notebooks commit`` executes them and writes the pairs that a reader sees on the web.
@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import jupytext
@@ -22,7 +23,10 @@ from lib.errors import InputError, unknown_name
 from lib.files import sweep_temporaries, write_text
 from lib.paths import NOTEBOOKS, REPOSITORY, scratch
 from lib.profiles import load_profile
+from lib.workers import run_parallel
 
+CHAIN = ("01", "02", "03", "04", "05")  # each needs what the one before it has computed
+READERS = ("06", "10", "12", "13", "14")  # need what the chain has computed; all others need nothing
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -81,7 +85,7 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
     for name in parameters:
         if name not in known:
             raise unknown_name(f"{path.stem} parameter", name, sorted(known))
-    fresh = output.with_suffix(".in.ipynb")
+    fresh = output.with_suffix(f".{os.getpid()}.in.ipynb")  # another run may be at the same notebook
     write_text(fresh, nbformat.writes(notebook))
     try:
         return papermill.execute_notebook(
@@ -106,23 +110,41 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
 
 
 def run_all(profile: str, only: str = "", extra: dict[str, object] | None = None) -> None:
-    """Execute the notebooks in order into the scratch folder."""
+    """Execute the notebooks into the scratch folder."""
     load_profile(profile)
     for part in ("bootstrap", "lesson", "notebooks"):
         sweep_temporaries(scratch() / part)
-    for path in sources(only):
-        print(f"{path.stem} …", flush=True)
-        run_notebook(
-            path, {"profile": profile, **(extra or {})}, scratch() / "notebooks" / profile / f"{path.stem}.ipynb"
-        )
+    execute(sources(only), {"profile": profile, **(extra or {})}, scratch() / "notebooks" / profile)
 
 
 def commit_all(only: str = "") -> None:
     """Execute the notebooks as they are and write each beside its source, scrubbed of times, paths and progress."""
-    for path in sources(only):
-        print(f"{path.stem} …", flush=True)
-        executed = run_notebook(path, {}, scratch() / "notebooks" / "committed" / f"{path.stem}.ipynb")
+    folder = scratch() / "notebooks" / "committed"
+    for path in execute(sources(only), {}, folder):
+        executed = nbformat.read(folder / f"{path.stem}.ipynb", as_version=4)
         write_text(path.with_suffix(".ipynb"), nbformat.writes(scrubbed(executed)) + "\n")
+
+
+def execute(paths: Sequence[Path], parameters: dict[str, object], folder: Path) -> list[Path]:
+    """Execute notebooks: those that compute the results in order, beside them the others, and last who reads results.
+
+    Raises
+    ------
+    InputError
+        As `run_notebook`; notebooks that have not begun are not run.
+    """
+    chain, readers = ([path for path in paths if path.name.startswith(kind)] for kind in (CHAIN, READERS))
+    others = [[path] for path in paths if path not in (*chain, *readers)]
+    for tasks in ([chain, *others] if chain else others, [[path] for path in readers]):
+        for _ in run_parallel(_run_in_order, [(task, parameters, folder) for task in tasks]):
+            pass
+    return list(paths)
+
+
+def _run_in_order(paths: list[Path], parameters: dict[str, object], folder: Path) -> None:
+    for path in paths:
+        print(f"{path.stem} …", flush=True)
+        run_notebook(path, parameters, folder / f"{path.stem}.ipynb")
 
 
 def scrubbed(executed: nbformat.NotebookNode) -> nbformat.NotebookNode:

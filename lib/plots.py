@@ -113,12 +113,13 @@ def plot_gains(table: pd.DataFrame, encoders: Sequence[str]) -> Figure:
     return figure
 
 
-def plot_prototype_counts(table: pd.DataFrame, metric: str) -> Figure:
-    """Show the test score against the number of prototypes per class J, one line a kind, one panel an encoder."""
-    encoders = list(dict.fromkeys(table["encoder"]))
-    figure, panels = new_figure(len(encoders), (max(4.8, 2.6 * len(encoders)), 3.0), sharey=True)
-    for axes, encoder in zip(panels, encoders, strict=True):
-        for head, part in table[table["encoder"] == encoder].groupby("head", sort=False):
+def plot_prototype_counts(table: pd.DataFrame) -> Figure:
+    """Show the test score against prototypes per class J: one line a kind, one panel an encoder and dataset."""
+    pairs = list(dict.fromkeys(zip(table["dataset"], table["encoder"], strict=True)))
+    figure, panels = new_figure(len(pairs), (max(4.8, 2.6 * len(pairs)), 3.0), sharey=True)
+    for axes, (dataset, encoder) in zip(panels, pairs, strict=True):
+        chosen = (table["dataset"] == dataset) & (table["encoder"] == encoder)
+        for head, part in table[chosen].groupby("head", sort=False):
             style = {"color": ink(head), "marker": MARKERS[head], "linestyle": LINES[head], "capsize": 2}
             axes.errorbar(part["J"], part["mean"], part["sd"], label=head, linewidth=1.4, **style)
         axes.set_xscale("log")
@@ -126,9 +127,9 @@ def plot_prototype_counts(table: pd.DataFrame, metric: str) -> Figure:
         axes.set_xticks(counts, [f"{count:g}" for count in counts], minor=False)
         axes.minorticks_off()
         axes.set(xlabel="prototypes per class J")
-        entitle(axes, ENCODERS[encoder].label)
+        entitle(axes, f"{ENCODERS[encoder].label}, {dataset}")
         axes.grid(True)
-    panels[0].set_ylabel(f"test {metric} (%), ±1 sd over seeds")
+    panels[0].set_ylabel("test score (%), ±1 sd over seeds")
     panels[0].legend(frameon=False, fontsize=7.5)
     return figure
 

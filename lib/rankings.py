@@ -36,7 +36,8 @@ def win_matrix(means: pd.DataFrame, heads: Sequence[str], margin: str = "opponen
     Returns
     -------
     pandas.DataFrame
-        ``row_head, column_head, wins, configurations``, a row an ordered pair of heads.
+        ``row_head, column_head, wins, configurations``, a row an ordered pair of heads; `configurations` counts the
+        pairs (dataset, encoder) on which both were run.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def win_matrix(means: pd.DataFrame, heads: Sequence[str], margin: str = "opponen
         if first != second:
             ahead = pivot["mean", first] - pivot["mean", second]
             wins = ahead > MARGINS[margin](pivot["sd", first], pivot["sd", second])
-            rows.append((first, second, int(wins.sum()), len(pivot)))
+            rows.append((first, second, int(wins.sum()), int(ahead.notna().sum())))
     return pd.DataFrame(rows, columns=["row_head", "column_head", "wins", "configurations"])
 
 

@@ -4,6 +4,7 @@ The paper's two stages (Section 4.1, Appendix D.4): trials with Sobol, then TPE,
 the top-k configurations over several seeds. The test split is read after the last choice has been made.
 """
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable
@@ -11,10 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import optuna
+import torch
 from torch import Tensor
 
 from lib.engine import StackedTraining
-from lib.errors import InputError
+from lib.errors import Diverged, InputError
 from lib.heads import FAMILIES
 from lib.profiles import LR_RANGES, WEIGHT_DECAY_RANGE, Profile
 from lib.store import Embeddings
@@ -27,7 +29,7 @@ logging.getLogger("optuna").setLevel(logging.WARNING)
 class Cell:
     """One (encoder, dataset, head, J), and what stands for [cls].
 
-    `metric` and `loss` follow from the dataset.
+    `metric`, `loss` and `views`, the stored variants of each training clip, follow from the dataset.
     """
 
     encoder: str
@@ -37,6 +39,7 @@ class Cell:
     cls_mode: str = "native"
     metric: str = "mAP"
     loss: str = "asymmetric"
+    views: int = 1
     options: dict = field(default_factory=dict, hash=False)
 
     @property
@@ -69,7 +72,7 @@ class CellResult:
     weights: dict[str, Tensor]
 
 
-Loader = Callable[[str], Embeddings]
+Loader = Callable[..., Embeddings]
 
 
 def run_cell(cell: Cell, profile: Profile, load: Loader) -> CellResult:
@@ -82,7 +85,7 @@ def run_cell(cell: Cell, profile: Profile, load: Loader) -> CellResult:
     profile : Profile
         Trials, rungs, seeds, epochs.
     load : callable
-        Split → its embeddings; called with "test" only after the configuration is chosen.
+        Split, and for "train" a view → its embeddings; called with "test" only after the configuration is chosen.
 
     Returns
     -------
@@ -90,18 +93,21 @@ def run_cell(cell: Cell, profile: Profile, load: Loader) -> CellResult:
     """
     train, val = load("train"), load("val")
     rows, candidates = search(cell, profile, train, val)
-    training = rerun(cell, profile, candidates, train, val, rows)  # the seeds of the best candidate
+    best = rerun(cell, profile, candidates, load, val, rows)
 
     test = load("test")  # nothing is chosen after this line
-    scores = training.scores(test)  # (seeds, clips, C)
-    for number, one in zip(training.alive, scores, strict=True):
-        value = evaluate(one, test.targets, cell.metric)
-        rows.append(_row(cell, training.runs[number], "test", value, len(train), stage="final"))
-    first = training.alive[0]
-    initial = {f"initial.{name}": value for name, value in training.initial_state(first).items()}
+    scores, places = {}, {}  # by seed
+    for training in best:
+        for number, one in zip(training.alive, training.scores(test), strict=True):
+            run = training.runs[number]
+            scores[run.seed], places[run.seed] = one, (training, number)
+            rows.append(_row(cell, run, "test", evaluate(one, test.targets, cell.metric), len(train), stage="final"))
+    training, number = places[profile.seeds[0]]
+    initial = {f"initial.{name}": value for name, value in training.initial_state(number).items()}
     for row in rows:
         row["parameters"] = training.parameters
-    return CellResult(rows, scores, {**training.state(first), **initial})
+    stacked = torch.stack([scores[seed] for seed in profile.seeds])  # (seeds, clips, C)
+    return CellResult(rows, stacked, {**training.state(number), **initial})
 
 
 def search(
@@ -125,6 +131,8 @@ def search(
     failed = optuna.trial.TrialState.FAIL
     reached = [trial for trial in study.trials if trial.intermediate_values and trial.state != failed]
     best = sorted(reached, key=_last_rung_and_value, reverse=True)[: profile.top_k]
+    if not best:
+        raise InputError(f"In cell '{cell.key}' the loss of every trial became NaN or infinite; check the embeddings.")
     return rows, [(trial.params["lr"], trial.params["weight_decay"]) for trial in best]
 
 
@@ -145,9 +153,14 @@ def _train_together(
 ) -> None:
     """Train a batch of trials in lockstep: after each rung only the best go on, and every trial is told its end."""
     pairs = [(trial.params["lr"], trial.params["weight_decay"]) for trial in trials]
-    training = StackedTraining([base_run(cell, profile, *pair) for pair in pairs], train)
+    runs = [base_run(cell, profile, *pair) for pair in pairs]
+    training = StackedTraining(runs, train, products=profile.products)
     for epoch in rungs(profile):
-        scores = training.advance(epoch).scores(val)  # (runs, clips, C)
+        try:
+            scores = training.advance(epoch).scores(val)  # (runs, clips, C)
+        except Diverged:  # all of them; the search goes on with the next batch
+            values = {}
+            break
         values = {n: evaluate(one, val.targets, cell.metric) for n, one in zip(training.alive, scores, strict=True)}
         for number, value in values.items():
             trials[number].report(value, epoch)
@@ -182,27 +195,34 @@ def rerun(
     cell: Cell,
     profile: Profile,
     settings: list[tuple[float, float]],
-    train: Embeddings,
+    load: Loader,
     val: Embeddings,
     rows: list[dict],
-) -> StackedTraining:
-    """Train every candidate with each seed, each in a batch order of its own; return the runs of the best on val."""
-    runs = [
-        replace(base_run(cell, profile, *setting), seed=seed, order_seed=seed)
-        for setting in settings
-        for seed in profile.seeds
-    ]
-    training = StackedTraining(runs, train).advance(profile.epochs)
-    values = {}
-    for number, one in zip(training.alive, training.scores(val), strict=True):
-        values[number] = evaluate(one, val.targets, cell.metric)
-        rows.append(_row(cell, runs[number], "val", values[number], len(train), stage="seeds"))
-    seeds = len(profile.seeds)
-    candidates = [range(start, start + seeds) for start in range(0, len(runs), seeds)]
-    whole = [numbers for numbers in candidates if not training.failed.keys() & set(numbers)]
+) -> list[StackedTraining]:
+    """Train every candidate with each seed, each in a batch order of its own; return the runs of the best on val.
+
+    Where training clips are stored in several views, a run draws one by its seed. Runs on one view train together.
+    """
+    values: dict[tuple[int, int], float] = {}  # (candidate, seed) → score
+    trained: list[tuple[StackedTraining, list[tuple[int, int]]]] = []
+    for view in dict.fromkeys(seed % cell.views for seed in profile.seeds):
+        keys = [(c, seed) for c in range(len(settings)) for seed in profile.seeds if seed % cell.views == view]
+        runs = [replace(base_run(cell, profile, *settings[c]), seed=seed, order_seed=seed) for c, seed in keys]
+        train = load("train", view)
+        training = StackedTraining(runs, train, products=profile.products)
+        with contextlib.suppress(Diverged):  # none of the runs on this view has a value then
+            training.advance(profile.epochs)
+        if len(training.failed) == len(runs):
+            continue
+        trained.append((training, keys))
+        for number, one in zip(training.alive, training.scores(val), strict=True):
+            values[keys[number]] = evaluate(one, val.targets, cell.metric)
+            rows.append(_row(cell, runs[number], "val", values[keys[number]], len(train), stage="seeds"))
+    whole = [c for c in range(len(settings)) if all((c, seed) in values for seed in profile.seeds)]
     if not whole:
         raise InputError(f"In cell '{cell.key}' every candidate has a seed whose loss is not finite.")
-    return training.keep(max(whole, key=lambda numbers: np.mean([values[number] for number in numbers])))
+    best = max(whole, key=lambda c: np.mean([values[c, seed] for seed in profile.seeds]))
+    return [training.keep([n for n, (c, _) in enumerate(keys) if c == best]) for training, keys in trained]
 
 
 def base_run(cell: Cell, profile: Profile, lr: float, weight_decay: float) -> Run:
@@ -212,7 +232,7 @@ def base_run(cell: Cell, profile: Profile, lr: float, weight_decay: float) -> Ru
         lr,
         weight_decay,
         profile.epochs,
-        profile.batch_size,
+        profile.batch_size_of(cell.dataset),
         prototypes=cell.prototypes,
         loss=cell.loss,
         options=cell.options,
@@ -251,6 +271,7 @@ def _row(cell: Cell, run: Run, split: str, value: float, n_train: int, stage: st
         "epochs": run.epochs,
         "rung": rung or run.epochs,
         "n_train": n_train,
+        "view": run.seed % cell.views,  # seed after seed takes the next view; the search, seed 0, the first
         "split": split,
         "metric": cell.metric,
         "value": round(value, 6),

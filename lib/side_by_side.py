@@ -18,7 +18,13 @@ from lib.profiles import LR_RANGES, WEIGHT_DECAY_RANGE, Profile, load_profile
 ENCODER_STAND_INS = {
     entry.label.removesuffix(" (pocket)"): name for name, entry in ENCODERS.items() if entry.kind != "control"
 }
-DATASET_STAND_INS = {"urban": ("soundscapes", "esc10-soundscapes")}  # ten seconds, one to nine events, as URBAN-SED
+DATASET_STAND_INS = {  # by recipe: many classes and weak evidence; scenes; one to nine events in ten seconds; one sound
+    "as20k": ("many-sounds", "esc50-soundscapes"),
+    "spass": ("five-scenes",),
+    "urban": ("ten-sounds", "soundscapes", "esc10-soundscapes"),
+    "esc50": ("single-sounds", "esc10-single"),
+    "sc2": ("short-sounds", "spoken-digits"),
+}
 COLUMNS = ("dataset", "encoder", "head", "J", "published", "published_sd", "rerun", "rerun_sd", "low", "high", "words")
 
 
@@ -58,30 +64,36 @@ def _reruns(profile: Profile) -> pd.DataFrame:
     folder = figure_root() / profile.name
     main, counts = read_table(folder / "benchmark.csv"), read_table(folder / "prototype_counts.csv")
     main = main[main["cls_mode"] == main["encoder"].map({name: entry.cls for name, entry in ENCODERS.items()})]
-    prototypical = main["family"] == "prototype"
-    main = main.assign(J=np.where(prototypical, profile.prototypes, np.nan))
-    known = set(zip(main["encoder"], main["head"], main["J"], strict=True))
-    more = [key not in known for key in zip(counts["encoder"], counts["head"], counts["J"], strict=True)]
-    return pd.concat([main, counts[more]], ignore_index=True)
+    keys = ["dataset", "encoder", "head", "J"]
+    known = set(main[keys].itertuples(index=False, name=None))
+    more = [key not in known for key in counts[keys].itertuples(index=False, name=None)]
+    found = pd.concat([main, counts[more]], ignore_index=True)
+    return pd.concat([found, fine_tuned(profile)], ignore_index=True)
+
+
+def fine_tuned(profile: Profile) -> pd.DataFrame:
+    """Return the fine-tuned encoders of a profile as rows ``dataset, encoder, head, mean, sd``, from its results."""
+    path = figure_root() / profile.name / "fine_tuning.csv"
+    return read_table(path) if path.is_file() else pd.DataFrame(columns=["dataset", "encoder", "head", "mean", "sd"])
 
 
 def _find(row: tuple, profile: Profile, reruns: pd.DataFrame) -> tuple:
     """Return (mean, sd, low, high, words) of the rerun of one published number; NaN and the reason if there is none."""
     nothing = (np.nan,) * 4
-    if row.head == published.FINE_TUNING:
-        return *nothing, "no rerun: encoders are frozen here, nothing is fine-tuned"
-    if profile.dataset not in DATASET_STAND_INS.get(row.dataset, ()):
+    dataset = next((name for name in DATASET_STAND_INS.get(row.dataset, ()) if name in profile.datasets), None)
+    if dataset is None:
         return *nothing, f"no rerun: profile {profile.name} has no stand-in for {row.dataset}"
     encoder = ENCODER_STAND_INS.get(row.encoder)
     if encoder not in profile.encoders:
         return *nothing, f"no rerun: profile {profile.name} has no pocket encoder of the kind of {row.encoder}"
-    same = reruns[(reruns["encoder"] == encoder) & (reruns["head"] == row.head)]
+    same = reruns[(reruns["dataset"] == dataset) & (reruns["encoder"] == encoder) & (reruns["head"] == row.head)]
     if not np.isnan(row.J):
         same = same[same["J"] == row.J]
     if same.empty:
-        return *nothing, f"no rerun: profile {profile.name} does not train {row.head} with J = {row.J:g}"
+        count = "" if np.isnan(row.J) else f" with J = {row.J:g}"
+        return *nothing, f"no rerun: profile {profile.name} does not train {row.head}{count} on {encoder} and {dataset}"
     cell = same.iloc[0]
-    return cell["mean"], cell["sd"], cell["low"], cell["high"], f"{encoder} on {profile.dataset}"
+    return cell["mean"], cell["sd"], cell["low"], cell["high"], f"{encoder} on {dataset}"
 
 
 def protocol_differences(profile_name: str) -> pd.DataFrame:
@@ -90,10 +102,11 @@ def protocol_differences(profile_name: str) -> pd.DataFrame:
     What is the same in both (loss, optimiser, schedule, frozen last layer) is left out.
     """
     profile = load_profile(profile_name)
-    encoder = load_encoder(ENCODER_STAND_INS["A-MAE"])
+    encoder = load_encoder(profile.shown)
     size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     fixed = published.table(10).set_index("setting")["value"]
-    sizes = published.table(8).set_index("dataset").loc["urban"]
+    theirs = next((name for name, ours in DATASET_STAND_INS.items() if profile.dataset in ours), "urban")
+    sizes = published.table(8).set_index("dataset").loc[theirs]
     S_t, S_f = encoder.grid
     data = load_dataset(profile.dataset)
     rows = [
@@ -103,10 +116,10 @@ def protocol_differences(profile_name: str) -> pd.DataFrame:
             f"pocket ViT, {size:.1f} M, D = {encoder.geometry.dim}",
         ),
         ("tokens of ten seconds", "64 x 8", f"{S_t} x {S_f}"),
-        ("dataset for urban", "URBAN-SED, 10 classes", f"{data.manifest['title']}, {len(data.classes)} classes"),
+        (f"dataset for {theirs}", f"{sizes['classes']:g} classes", f"{data.manifest['title']}, {len(data.classes)}"),
         (
-            "training / validation / test clips",
-            f"{sizes['train']:,.0f} / {sizes['validation']:,.0f} / {sizes['test']:,.0f}",
+            f"training / validation / test clips of {theirs}",
+            " / ".join("–" if np.isnan(count) else f"{count:,.0f}" for count in sizes[["train", "validation", "test"]]),
             " / ".join(str(profile.clips[split]) for split in ("train", "val", "test")),
         ),
         ("trials of a search", "50", str(profile.trials)),

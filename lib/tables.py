@@ -10,22 +10,23 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.decomposition import PCA
 
 from lib.audio import SAMPLE_RATE, mel_centres
-from lib.comparisons import averages, interval, is_default
+from lib.comparisons import averages, fine_tuning, interval, is_default
 from lib.data.datasets import load_dataset
+from lib.data.mixer import Scene
 from lib.encoders import ENCODERS, load_encoder
+from lib.figures_style import in_order
 from lib.heads import Head, build_head
-from lib.profiles import Profile, load_profile
+from lib.profiles import COSTLY_HEADS, Profile, load_profile
 from lib.rankings import encoder_ranking, gains_over_linear, win_matrix, win_ranks
-from lib.results import main_cells, read_cell
-from lib.search import Cell
+from lib.results import main_cells, make_cell, read_cell
 from lib.store import load_embeddings
 
-NO_SUPERVISED = "This profile has no encoder with a supervised⁺ version; notebook 09 compares those that have one."
-NO_FINE_TUNING = "No fine-tuned encoder in this profile: the upper line of the paper's figure is not drawn."
-NO_BIOACOUSTICS = "No bioacoustic set in this profile: nothing to count here yet."
+NO_SUPERVISED = "This profile has no supervised⁺ version of the encoder that is shown."
+NO_PAIRS = "This profile has no supervised⁺ version of an encoder."
+NO_FINE_TUNING = "This profile fine-tunes no encoder: the upper line of the paper's figure is not drawn."
+NO_BIOACOUSTICS = "This profile has no bioacoustic dataset."
 SHOWN_PROTOTYPES = 64
 PCA_CLIPS = 64  # training clips whose tokens fix the components of Figure 1
 
@@ -36,20 +37,44 @@ def note(profile: Profile, bars: str) -> str:
 
 
 def figure_1(profile: Profile) -> tuple[pd.DataFrame, str]:
-    """Spectrogram, PCA of the token map, cls attention, protobin evidence, of one test clip."""
-    name, data = profile.encoders[0], load_dataset(profile.dataset)
-    encoder, scene = load_encoder(name), data.scene("test", profile.example)
+    """Spectrogram, PCA of the token map, cls attention, protobin evidence, of one test clip; base and supervised⁺."""
+    data = load_dataset(profile.dataset)
+    scene = data.scene("test", profile.example)
+    rows = [("base", profile.shown), *(("supervised", plus) for plus in supervised_of(profile, profile.shown))]
+    parts = [_event_rows(scene.events), _scene_rows(profile.shown, scene)]
+    for row, name in rows:
+        parts.append(_encoder_rows(profile, name, scene).assign(row=row))
+    if len(rows) == 1:
+        parts.append(pd.DataFrame({"row": ["supervised"], "panel": ["missing"], "text": [NO_SUPERVISED]}))
+    table = pd.concat(parts, ignore_index=True)
+    table["row"] = table["row"].fillna("base")
+    return table, note(
+        profile,
+        f"clip {profile.example} of the test split; PCA of tokens minus the mean token of their place; no error bars",
+    )
+
+
+def supervised_of(profile: Profile, base: str) -> list[str]:
+    """Return the supervised version of an encoder, if the profile has one."""
+    return [name for name in profile.encoders if ENCODERS[name].base == base]
+
+
+def _scene_rows(name: str, scene: Scene) -> pd.DataFrame:
+    """Return the axes and the spectrogram of a clip, in the geometry of an encoder."""
+    encoder = load_encoder(name)
+    spectrogram = encoder.spectrogram(scene.audio, SAMPLE_RATE)
+    picture = _map_rows("spectrogram", "log-mel", coarse(spectrogram[0, : encoder.grid[0] * encoder.geometry.patch[0]]))
+    return pd.concat([_axis_rows(encoder), picture], ignore_index=True)
+
+
+def _encoder_rows(profile: Profile, name: str, scene: Scene) -> pd.DataFrame:
+    """Return what one encoder makes of a clip: its label and maps."""
+    encoder, classes = load_encoder(name), load_dataset(profile.dataset).classes
     with torch.inference_mode():
-        spectrogram = encoder.spectrogram(scene.audio, SAMPLE_RATE)
-        encoding = encoder(spectrogram, attention=True)
-        head = trained_head(profile, name, "protobin")
-        evidence = head.evidence_map(encoding.tokens)[0]  # (C, S_t, S_f)
+        encoding = encoder(encoder.spectrogram(scene.audio, SAMPLE_RATE), attention=True)
+        evidence = trained_head(profile, name, "protobin").evidence_map(encoding.tokens)[0]  # (C, S_t, S_f)
     S_t, S_f = encoding.grid
-    parts = [
-        _label_rows(encoder, ENCODERS[name].label),
-        _event_rows(scene.events),
-        _map_rows("spectrogram", "log-mel", coarse(spectrogram[0, : S_t * encoder.geometry.patch[0]])),
-    ]
+    parts = [pd.DataFrame([{"panel": "label", "text": ENCODERS[name].label}])]
     others = load_embeddings(name, profile.dataset, "train", profile.clips["train"]).tokens[:PCA_CLIPS].float()
     for channel, values in zip("rgb", pca_colours(encoding.tokens[0], others), strict=True):
         parts.append(_map_rows("pca", channel, values.reshape(S_t, S_f)))  # (N,) -> (S_t, S_f)
@@ -58,22 +83,15 @@ def figure_1(profile: Profile) -> tuple[pd.DataFrame, str]:
         attention = encoding.attention[0, layer].mean(0).reshape(S_t, S_f)  # (heads, N) -> (S_t, S_f)
         parts.append(_map_rows("attention", f"layer {layer + 1}", attention))
     for label in dict.fromkeys(event.label for event in scene.events):
-        parts.append(_map_rows("evidence", label, evidence[data.classes.index(label)]))
-    parts.append(pd.DataFrame({"row": ["supervised"], "panel": ["missing"], "text": [NO_SUPERVISED]}))
-    table = pd.concat(parts, ignore_index=True)
-    table["row"] = table["row"].fillna("base") if "row" in table else "base"
-    return table, note(
-        profile,
-        f"clip {profile.example} of the test split; PCA of tokens minus the mean token of their place; no error bars",
-    )
+        parts.append(_map_rows("evidence", label, evidence[classes.index(label)]))
+    return pd.concat(parts, ignore_index=True)
 
 
 def trained_head(profile: Profile, encoder: str, head: str, state: str = "") -> Head:
     """Return a finished cell's head with its trained weights (`state` ""), or its initial ones ("initial.")."""
-    cell = Cell(encoder, profile.dataset, head, profile.prototypes, ENCODERS[encoder].cls)
-    weights, module = read_cell(profile, cell).weights, load_encoder(encoder)
-    classes = load_dataset(profile.dataset).classes
-    built = build_head(head, module.geometry.dim, len(classes), module.grid, profile.prototypes)
+    cell, module = make_cell(encoder, profile.dataset, head), load_encoder(encoder)
+    weights, classes = read_cell(profile, cell).weights, load_dataset(profile.dataset).classes
+    built = build_head(head, module.geometry.dim, len(classes), module.grid, cell.prototypes)
     initial = {key.removeprefix("initial."): value for key, value in weights.items() if key.startswith("initial.")}
     trained = {key: value for key, value in weights.items() if not key.startswith("initial.")}
     built.load_state_dict(initial if state else trained)
@@ -104,6 +122,8 @@ def pca_colours(tokens: torch.Tensor, others: torch.Tensor) -> np.ndarray:
     numpy.ndarray
         ``(3, N)``.
     """
+    from sklearn.decomposition import PCA  # takes a second to import, and one notebook of fifteen needs it
+
     place = others.mean(0)  # (N, D)
     residuals = (others - place).flatten(0, 1).numpy()  # (clips, N, D) -> (clips · N, D)
     components = PCA(3, svd_solver="covariance_eigh").fit(residuals).transform((tokens - place).numpy()).T  # (3, N)
@@ -111,13 +131,11 @@ def pca_colours(tokens: torch.Tensor, others: torch.Tensor) -> np.ndarray:
     return np.clip((components - low) / (high - low), 0.0, 1.0)
 
 
-def _label_rows(encoder: torch.nn.Module, label: str) -> pd.DataFrame:
+def _axis_rows(encoder: torch.nn.Module) -> pd.DataFrame:
     centres = mel_centres(encoder.geometry.num_mels)
     axis = [{"panel": "axis", "name": "hz", "f": band, "value": hz} for band, hz in enumerate(centres)]
     seconds = encoder.grid[0] * encoder.geometry.patch[0] * encoder.geometry.hop_ms / 1000
-    return pd.DataFrame(
-        [{"panel": "label", "text": label}, {"panel": "axis", "name": "seconds", "value": seconds}, *axis]
-    )
+    return pd.DataFrame([{"panel": "axis", "name": "seconds", "value": seconds}, *axis])
 
 
 def _event_rows(events: tuple) -> pd.DataFrame:
@@ -145,25 +163,33 @@ def _map_rows(panel: str, name: str, values: np.ndarray | torch.Tensor) -> pd.Da
 
 
 def figure_2(profile: Profile) -> tuple[pd.DataFrame, str]:
-    """One bar a head on one encoder, with sd over seeds and a bootstrap interval over test clips."""
-    encoder = profile.encoders[0]
-    table = averages(profile)
-    table = table[table["encoder"] == encoder].drop(columns=["dataset", "encoder"])
-    intervals = {cell.head: interval(profile, cell) for cell in main_cells(profile) if is_default(cell, encoder)}
+    """One bar a head on one encoder, with sd over seeds and a bootstrap interval over test clips; fine-tuning."""
+    data, table = load_dataset(profile.dataset), averages(profile)
+    table = table[(table["encoder"] == profile.shown) & (table["dataset"] == profile.dataset)]
+    table = table.drop(columns=["dataset", "encoder"])
+    cells = [cell for cell in main_cells(profile) if is_default(cell, profile.shown) and cell.dataset == data.name]
+    intervals = {cell.head: interval(profile, cell) for cell in cells}
     table["low"] = [intervals[head][0] for head in table["head"]]
     table["high"] = [intervals[head][1] for head in table["head"]]
     table["kind"], table["text"] = "head", ""
-    missing = pd.DataFrame([{"kind": "missing", "text": NO_FINE_TUNING}])
-    table = pd.concat([table, missing], ignore_index=True)
-    table["dataset_label"] = load_dataset(profile.dataset).manifest["title"]
-    table["encoder_label"] = ENCODERS[encoder].label
-    table["metric"] = load_dataset(profile.dataset).manifest["metric"]
+    table = pd.concat([table, _fine_tuning_row(profile)], ignore_index=True)
+    table["dataset_label"] = data.manifest["title"]
+    table["encoder_label"] = ENCODERS[profile.shown].label
+    table["metric"] = data.manifest["metric"]
     return table, note(profile, "bars: ±1 sd over seeds; thin line: 95 % bootstrap over test clips and their sources")
+
+
+def _fine_tuning_row(profile: Profile) -> pd.DataFrame:
+    if profile.shown not in profile.fine_tuned:
+        return pd.DataFrame([{"kind": "missing", "text": NO_FINE_TUNING}])
+    row = fine_tuning(profile.name).set_index(["dataset", "encoder"]).loc[profile.dataset, profile.shown]
+    return pd.DataFrame([{"kind": "fine_tuning", "mean": row["mean"], "sd": row["sd"], "n_seeds": row["n_seeds"]}])
 
 
 def figure_3(profile: Profile) -> tuple[pd.DataFrame, str]:
     """List the shapes of the method in this profile."""
-    encoder, classes = load_encoder(profile.encoders[0]), load_dataset(profile.dataset).classes
+    encoder, data = load_encoder(profile.shown), load_dataset(profile.dataset)
+    classes = len(data.classes)
     geometry, (S_t, S_f) = encoder.geometry, encoder.grid
     shapes = {
         "frames": S_t * geometry.patch[0],
@@ -172,9 +198,9 @@ def figure_3(profile: Profile) -> tuple[pd.DataFrame, str]:
         "S_f": S_f,
         "N": S_t * S_f,
         "D": geometry.dim,
-        "J": profile.prototypes,
-        "C": len(classes),
-        "K": profile.prototypes * len(classes),
+        "J": data.prototypes,
+        "C": classes,
+        "K": data.prototypes * classes,
     }
     return pd.DataFrame({"name": list(shapes), "value": list(shapes.values())}), note(
         profile, "a drawing, no error bars"
@@ -183,7 +209,7 @@ def figure_3(profile: Profile) -> tuple[pd.DataFrame, str]:
 
 def figure_4(profile: Profile) -> tuple[pd.DataFrame, str]:
     """Prototypes, classifier and prototype cosines, before and after training."""
-    encoder = profile.encoders[0]
+    encoder = profile.shown
     after, before = (trained_head(profile, encoder, "protobin", state) for state in ("", "initial."))
     weight = after.classifier.weight.detach().numpy()  # (C, K)
     classes = load_dataset(profile.dataset).classes
@@ -231,40 +257,67 @@ def _matrix_rows(panel: str, matrix: np.ndarray) -> pd.DataFrame:
 
 def figure_5(profile: Profile) -> tuple[pd.DataFrame, str]:
     """Pairwise wins: configurations in which one head beats another by more than one sd of the other."""
-    table = win_matrix(averages(profile), profile.heads)
-    table["group"], table["kind"] = "general", "wins"
-    missing = pd.DataFrame([{"group": "bioacoustic", "kind": "missing", "text": NO_BIOACOUSTICS}])
-    margin = "a win: mean above the other's by more than the other's sd; all encoders, controls included"
-    return pd.concat([table, missing], ignore_index=True), note(profile, margin)
+    parts, words = [], "a win: mean above the other's by more than the other's sd; self-supervised encoders"
+    for group in ("general", "bioacoustic"):
+        means = of_kind(averages(profile, group), "base")
+        if means.empty:
+            parts.append(pd.DataFrame([{"group": group, "kind": "missing", "text": NO_BIOACOUSTICS}]))
+            continue
+        wins = win_matrix(means, in_order(means["head"]))
+        parts.append(wins.assign(group=group, kind="wins", text=""))
+        if wins["configurations"].nunique() > 1:
+            words += f"; {', '.join(COSTLY_HEADS)} ran on fewer encoders"
+    return pd.concat(parts, ignore_index=True), note(profile, words)
+
+
+def of_kind(means: pd.DataFrame, *kinds: str) -> pd.DataFrame:
+    """Return the rows of encoders of these kinds: base, supervised, control."""
+    return means[means["encoder"].map(lambda name: ENCODERS[name].kind in kinds)]
 
 
 def figure_6(profile: Profile) -> tuple[pd.DataFrame, str]:
-    """Average each encoder over datasets, linear against protobin, with both rankings."""
-    table = encoder_ranking(averages(profile))
+    """Average each pretrained encoder over the general datasets, linear against protobin, with both rankings."""
+    table = encoder_ranking(of_kind(averages(profile), "base", "supervised"))
     table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
     table["year"] = np.nan
-    return table, note(profile, "± is 1 sd over seeds, on one dataset")
+    return table, note(profile, "± is 1 sd over seeds, averaged over datasets")
 
 
 def figure_7(profile: Profile) -> tuple[pd.DataFrame, str]:
-    """Points above linear for each head and encoder."""
-    table = gains_over_linear(averages(profile))
+    """Points above linear for each head, on the self-supervised encoders and the controls."""
+    table = gains_over_linear(of_kind(averages(profile), "base", "control"))
     table["encoder_label"] = [ENCODERS[name].label for name in table["encoder"]]
-    return table, note(profile, "bars: ±1 sd of the head's own score over seeds (one dataset, so none over datasets)")
+    bars = "±1 sd over datasets" if table["n"].max() > 1 else "±1 sd of the head's own score over seeds"
+    if table["n"].nunique() > 1:
+        bars += (
+            f"; the controls on {load_dataset(profile.dataset).manifest['title']} alone, ±1 sd of the score over seeds"
+        )
+    return table, note(profile, f"bars: {bars}")
 
 
 def figure_8(profile: Profile) -> tuple[pd.DataFrame, str]:
-    """Rank of each head by its wins; a profile without supervised⁺ encoders has one side only."""
-    means = averages(profile)
-    base = means[means["encoder"].map(lambda name: ENCODERS[name].kind) == "base"]
-    table = win_ranks(base, profile.heads)
-    table["group"], table["variant"], table["kind"] = "general", "base", "rank"
-    missing = [
-        {"group": "general", "variant": "supervised", "kind": "missing", "text": NO_SUPERVISED},
-        {"group": "bioacoustic", "kind": "missing", "text": NO_BIOACOUSTICS},
-    ]
-    table = pd.concat([table, pd.DataFrame(missing)], ignore_index=True)
-    return table, note(profile, "ranks by pairwise wins of more than one sd; pretrained encoders only")
+    """Rank of each head by its wins, on the encoders with a supervised⁺ version and on those versions."""
+    pairs = [(base, plus) for base in profile.encoders for plus in supervised_of(profile, base)]
+    sides = {"base": [base for base, _ in pairs], "supervised": [plus for _, plus in pairs]}
+    parts, left_out = [], []
+    for group in ("general", "bioacoustic"):
+        means = averages(profile, group)
+        means = means[means["encoder"].isin([name for pair in pairs for name in pair])]
+        if means.empty:
+            words = NO_BIOACOUSTICS if pairs else NO_PAIRS
+            parts.append(pd.DataFrame([{"group": group, "kind": "missing", "text": words}]))
+            continue
+        counts = means["head"].value_counts()
+        heads = [head for head in in_order(means["head"]) if counts[head] == counts.max()]
+        left_out += [head for head in counts.index if head not in heads]
+        for variant, encoders in sides.items():
+            ranks = win_ranks(means[means["encoder"].isin(encoders)], heads)
+            ranks["wins"] /= len(encoders) * means["dataset"].nunique()
+            parts.append(ranks.assign(group=group, variant=variant, kind="rank", text=""))
+    words = "ranks by pairwise wins of more than the other's sd; in brackets wins per (dataset, encoder)"
+    if left_out:
+        words += f"; not ranked, since they did not run on all these encoders: {', '.join(in_order(left_out))}"
+    return pd.concat(parts, ignore_index=True), note(profile, words)
 
 
 TABLES: dict[int, Callable[[Profile], tuple[pd.DataFrame, str]]] = {

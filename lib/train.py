@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.errors import InputError
+from lib.errors import Diverged, InputError
 from lib.heads import build_head, parameter_groups
 from lib.loss import asymmetric_loss, cross_entropy
 from lib.metrics import accuracy, mean_average_precision
@@ -64,6 +64,8 @@ class Training:
         What to train.
     data : Embeddings
         The training split.
+    dtype : torch.dtype
+        Of weights and products.
 
     Raises
     ------
@@ -71,15 +73,15 @@ class Training:
         For an unknown head, option or loss, or if there are fewer than two clips.
     """
 
-    def __init__(self, run: Run, data: Embeddings) -> None:
+    def __init__(self, run: Run, data: Embeddings, dtype: torch.dtype = torch.float32) -> None:
         if run.loss not in LOSSES:
             raise InputError(f"Unknown loss '{run.loss}'; choose one of: {', '.join(LOSSES)}.")
         if len(data) < 2:
             raise InputError(f"A head cannot be trained on {len(data)} clip(s); give it at least two.")
-        self.run, self.data, self.epoch = run, data, 0
+        self.run, self.data, self.dtype, self.epoch = run, data, dtype, 0
         generator = torch.Generator().manual_seed(run.seed)
         dim, classes = data.tokens.shape[-1], data.targets.shape[1]
-        self.head = build_head(run.head, dim, classes, data.grid, run.prototypes, generator, **run.options)
+        self.head = build_head(run.head, dim, classes, data.grid, run.prototypes, generator, **run.options).to(dtype)
         groups = parameter_groups(self.head, run.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, 0.999), fused=True)
         steps = run.epochs * -(-len(data) // run.batch_size)
@@ -95,10 +97,10 @@ class Training:
         return self
 
     def _step(self, batch: Tensor) -> None:
-        logits = self.head(self.data.tokens[batch].float(), self.data.cls[batch])  # (B, C)
+        logits = self.head(self.data.tokens[batch].to(self.dtype), self.data.cls[batch])  # (B, C)
         loss = LOSSES[self.run.loss](logits, self.data.targets[batch]) + self.head.extra_loss()
         if not torch.isfinite(loss):
-            raise InputError(
+            raise Diverged(
                 f"The loss of head '{self.run.head}' became {loss.item()} in epoch {self.epoch + 1} at learning rate "
                 f"{self.run.lr:.2g}; check the embeddings for NaN, or lower the learning rate."
             )

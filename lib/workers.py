@@ -1,12 +1,14 @@
 """A pool of worker processes, one torch thread each, that end with their parent however it ends."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
@@ -40,7 +42,7 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
         finally:
             torch.set_num_threads(threads)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=start_worker, initargs=(dict(os.environ),))
     try:
         pending: list[Future] = [pool.submit(function, *task) for task in tasks]
         for done in as_completed(pending):
@@ -54,12 +56,30 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(parent: int) -> None:
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``function(*arguments)``, so that tasks of several functions can share a pool."""
+    return function(*arguments)
+
+
+def _context() -> BaseContext:
+    """Return how processes start: on Linux from a server that has imported everything once, elsewhere anew."""
+    if not sys.platform.startswith("linux"):
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["lib.results"])
+    return context
+
+
+def start_worker(environment: dict[str, str]) -> None:
+    """Prepare a new worker: the environment of who started the pool, one torch thread, an end when its parent ends."""
+    os.environ.clear()  # a server of forks still has the environment in which it was started
+    os.environ.update(environment)
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
+    """End this process when the one that started it has ended; a server of forks ends with whom it serves."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

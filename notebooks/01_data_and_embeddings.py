@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 01 · Data and embeddings
 #
-# Shows what the heads will be trained on: soundscapes whose every event is known, and what three frozen encoders
-# say about them. It makes every clip, encodes it once and keeps the result; about a minute on two cores the
-# first time, seconds after that.
+# Shows what the heads will be trained on: sounds whose every event is known, in datasets that mirror the paper's three
+# groups, and what frozen encoders say about them. It makes every clip, encodes it once and keeps the result; some
+# minutes on two cores the first time (the README has a table), seconds after that.
 #
 # > Words in a block like this are the paper's (arXiv 2509.24901). All others are ours.
 
@@ -25,11 +25,14 @@ profile = "pocket"
 # %%
 # %matplotlib inline
 import pandas as pd
+from IPython.display import Markdown
 
 from lib.data.datasets import load_dataset
+from lib.encoder_pages import ORIGINALS
 from lib.encoders import ENCODERS, load_encoder
 from lib.plots import plot_polyphony, plot_scene
 from lib.profiles import load_profile
+from lib.published import facts
 from lib.store import build_store, load_embeddings
 
 settings = load_profile(profile)
@@ -38,7 +41,7 @@ data = load_dataset(settings.dataset)
 # %% [markdown]
 # ## A clip is a plan first, and a sound second
 #
-# A soundscape is ten seconds of coloured noise with one to nine events on top, in the manner of URBAN-SED and its
+# A soundscape is ten seconds of coloured noise with a few events on top, in the manner of URBAN-SED and its
 # tool Scaper. From a seed we draw *what* happens: which classes, when, for how long, how loud over the
 # background. Only then is anything rendered. So the labels of a whole dataset cost no audio, and, more
 # important, we know where every event is. No recording would tell us that.
@@ -53,6 +56,41 @@ plot_scene(scene)
 
 # %%
 pd.DataFrame(scene.events).drop(columns="source").round(2)
+
+# %% [markdown]
+# ## The datasets, in groups
+#
+# The paper has three groups. *General*: several sounds at once. *Bioacoustic*: a few training clips a class, each of one
+# animal close by; the test clips are heard from far away. *Control*: one sound a clip, where there is nothing to
+# disentangle. The datasets of this profile:
+
+# %%
+datasets = {name: load_dataset(name) for name in settings.datasets}
+Markdown(
+    "\n".join(
+        f"- *{one.manifest['title']}* ({settings.group(name).name}): {one.manifest['about']}."
+        for name, one in datasets.items()
+    )
+)
+
+# %% [markdown]
+# Where training clips have several stored views, a run draws one of them. `J` is the number of prototypes a class.
+
+# %%
+pd.DataFrame(
+    {
+        one.manifest["title"]: {
+            "group": settings.group(name).name,
+            "classes": len(one.classes),
+            "J": one.prototypes,
+            "clips train / val / test": " / ".join(map(str, settings.clips_of(name).values())),
+            "views of a training clip": one.views("train"),
+            "classes in a test clip": one.targets("test", settings.clips_of(name)["test"]).sum(1).mean().round(1),
+            "metric": one.manifest["metric"],
+        }
+        for name, one in datasets.items()
+    }
+).T
 
 # %% [markdown]
 # ## Splits that share nothing
@@ -80,8 +118,12 @@ plot_polyphony(data, "train", settings.clips["train"])
 # recipe rebuilds what it must and says why.
 
 # %% tags=["long"]
-for line in build_store(settings.encoders, settings.dataset, settings.clips):
-    print(line)
+for name in settings.datasets:
+    for line in build_store(settings.encoders_of(name), name, settings.clips_of(name)):
+        print(line)
+
+# %% [markdown]
+# On the dataset that Figures 1 to 4 show:
 
 # %%
 rows = []
@@ -107,10 +149,21 @@ for name in settings.encoders:
 pd.DataFrame(rows).set_index("encoder").T
 
 # %% [markdown]
-# Two of the three are controls. The *random ViT* has the architecture and has learned nothing; *log-mel patches*
+# Those called controls learned nothing from sounds. The *random ViT* has the architecture and has learned nothing; *log-mel patches*
 # are the spectrogram's own patches, with nothing between the sound and the head. A pretrained encoder that does
 # not beat both has not been pretrained enough, and any head looks better on good tokens than on bad ones.
 #
-# `A-MAE (pocket)` is a masked autoencoder of about a million parameters, pretrained by this project on mixtures
-# from both banks, field recordings and spoken digits, training sources only. It stands for the paper's A-MAE (86
-# million, two million clips of AudioSet); it is not it. Next: [02, train the probes](02_train_the_probes.ipynb).
+# And the encoder that Figures 1 to 4 show:
+
+# %%
+original = ORIGINALS[settings.shown]
+Markdown(
+    f"`{ENCODERS[settings.shown].label}` was pretrained by this project in the manner of {original.label} "
+    f"({original.paradigm[0].lower()}{original.paradigm[1:]}) on mixtures from both banks, field recordings and spoken "
+    f"digits, training sources only. It stands for the paper's {original.label} "
+    f"({int(facts('parameters')[original.label]) / 1e6:.0f} million parameters, pretrained on AudioSet) and is not it; "
+    "so with the others (notebook 08)."
+)
+
+# %% [markdown]
+# Next: [02, train the probes](02_train_the_probes.ipynb).

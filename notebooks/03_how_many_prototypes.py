@@ -45,14 +45,14 @@ computed = run_cells(profile, prototype_count_cells(settings))
 
 # %%
 table = prototype_counts(profile)
-plot_prototype_counts(table, "mAP")
+plot_prototype_counts(table)
 
 # %%
 shown = table.assign(
     score=[f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(table["mean"], table["sd"], strict=True)],
     encoder=[ENCODERS[name].label for name in table["encoder"]],
 )
-shown.pivot(index=["encoder", "head"], columns="J", values="score")
+shown.pivot(index=["dataset", "encoder", "head"], columns="J", values="score").fillna("")
 
 # %% [markdown]
 # Two things to look for. *Does it saturate*, and where? And *does binarisation need numbers*: a ±1 vector in D

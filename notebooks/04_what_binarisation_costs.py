@@ -57,10 +57,19 @@ computed = run_cells(profile, binarisation_cells(settings))
 
 # %%
 table = prototype_contrasts(profile)
-plot_contrasts(table)
+plot_contrasts(table[table["dataset"] == settings.dataset])
+
+# %% [markdown]
+# And over all datasets: the mean of the differences, and in how many of the pairs (dataset, encoder) the interval lies above or
+# below zero.
 
 # %%
-table.round(2)
+table.groupby("contrast", sort=False).agg(
+    difference=("difference", "mean"),
+    pairs=("difference", "size"),
+    above_zero=("low", lambda low: int((low > 0).sum())),
+    below_zero=("high", lambda high: int((high < 0).sum())),
+).round(2)
 
 # %% [markdown]
 # ## Which memory shrinks
@@ -74,8 +83,8 @@ table.round(2)
 
 
 # %%
-classes, dim = len(load_dataset(settings.dataset).classes), load_encoder(settings.encoders[0]).geometry.dim
-shapes = {settings.dataset: (classes, settings.prototypes, dim)}  # C, J, D
+classes, dim = len(load_dataset(settings.dataset).classes), load_encoder(settings.shown).geometry.dim
+shapes = {settings.dataset: (classes, load_dataset(settings.dataset).prototypes, dim)}  # C, J, D
 shapes |= {"urban": (10, 20, 768), "fsd50k": (200, 20, 768), "as20k": (527, 10, 768)}
 pd.DataFrame([{"shape": name, **memory(*shape)} for name, shape in shapes.items()]).set_index("shape")
 
@@ -89,7 +98,7 @@ pd.DataFrame([{"shape": name, **memory(*shape)} for name, shape in shapes.items(
 # %%
 rows = []
 for state, title in (("initial.", "before training"), ("", "after training")):
-    signs = signs_of(trained_head(settings, settings.encoders[0], "protobin", state))  # (K, D)
+    signs = signs_of(trained_head(settings, settings.shown, "protobin", state))  # (K, D)
     rows.append({"": title, "mean |cosine|": pairwise_cosines(signs).mean(), "share of +1": (signs > 0).mean()})
 rows.append({"": "random signs: √(2/πD)", "mean |cosine|": math.sqrt(2 / (math.pi * dim)), "share of +1": 0.5})
 pd.DataFrame(rows).set_index("").round(4)

@@ -33,7 +33,7 @@ from lib.paths import figure_root
 from lib.plots import page_image, plot_side_by_side
 from lib.profiles import load_profile
 from lib.published_figures import figure_table, rank_readings
-from lib.side_by_side import ENCODER_STAND_INS, coverage, protocol_differences, side_by_side
+from lib.side_by_side import coverage, protocol_differences, side_by_side
 
 folder = figure_root() / "published"
 
@@ -129,8 +129,8 @@ readings.pivot_table(index=["heads", "margin"], columns="head", values="ranks", 
 # %% [markdown]
 # ## Published beside rerun
 #
-# What this repository reruns are stand-ins: a pocket encoder of the same kind, on soundscapes made by the recipe of
-# URBAN-SED. They are not the paper's experiments. The absolute numbers are not comparable; the order of the heads is worth
+# What this repository reruns are stand-ins: a pocket encoder of the same kind, on sounds made by a recipe like that of the
+# dataset. They are not the paper's experiments. The absolute numbers are not comparable; the order of the heads is worth
 # comparing. This is what differs:
 
 # %%
@@ -138,14 +138,15 @@ protocol_differences(profile).set_index("what")
 
 # %%
 beside = side_by_side(2, profile)
-both = beside.dropna(subset=["rerun"])
-encoder = both["encoder"].iloc[0]
-here = f"{ENCODERS[ENCODER_STAND_INS[encoder]].label}, {load_dataset(load_profile(profile).dataset).manifest['title']}"
-plot_side_by_side(both, [f"the paper: {encoder}, {both['dataset'].iloc[0]} (Table 2)", f"here: {here}"])
+settings = load_profile(profile)
+both = beside[beside["words"] == f"{settings.shown} on {settings.dataset}"]
+here = f"{ENCODERS[settings.shown].label}, {load_dataset(settings.dataset).manifest['title']}"
+plot_side_by_side(both, [f"the paper: {both['encoder'].iloc[0]}, {both['dataset'].iloc[0]} (Table 2)", f"here: {here}"])
 
 # %%
-order = both["published"].corr(both["rerun"], method="spearman")
-print(f"rank correlation of the {len(both)} heads, published against rerun: {order:.2f}")
+for (dataset, encoder), part in beside.dropna(subset=["rerun"]).groupby(["dataset", "encoder"], sort=False):
+    order = part["published"].corr(part["rerun"], method="spearman")
+    print(f"{dataset}, {encoder}: rank correlation of {len(part)} heads, published against rerun: {order:.2f}")
 both.set_index("head")[["published", "published_sd", "rerun", "rerun_sd", "low", "high"]].round(1)
 
 # %% [markdown]
@@ -153,10 +154,12 @@ both.set_index("head")[["published", "published_sd", "rerun", "rerun_sd", "low",
 
 # %%
 counts = side_by_side(7, profile).dropna(subset=["rerun", "J"])
-counts.pivot_table(index="head", columns="J", values=["published", "rerun"], sort=False).round(1)
+counts.pivot_table(index=["dataset", "encoder", "head"], columns="J", values=["published", "rerun"], sort=False).round(
+    1
+)
 
 # %% [markdown]
-# Most cells have no rerun, and each says why:
+# Where a cell has no rerun, it says why:
 
 # %%
 coverage(profile).set_index("table")

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lib import encoder_comparison
 from lib.encoder_comparison import (
     COMPARED,
     SUPERVISED,
@@ -107,7 +106,7 @@ def test_linear_is_named_after_what_it_reads():
 
 
 def test_a_comparison_that_was_never_made_is_a_clear_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(encoder_comparison, "FIGURES", tmp_path)
+    monkeypatch.setattr("lib.figures.FIGURES", tmp_path)
     with pytest.raises(InputError, match=r"no 'benchmark.csv' of profile 'encoders'; run `make encoders`"):
         margins("encoders")
 

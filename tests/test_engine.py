@@ -9,14 +9,16 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib import engine_pooling
-from lib.engine import StackedTraining, total_loss
+from lib.engine import StackedTraining
 from lib.engine_heads import STACKED, OneByOne
+from lib.engine_loss import WITH_GRADIENT, asymmetric, backward
 from lib.engine_pooling import best_tokens, max_cosine, search_dtype, similarity_blocks
 from lib.errors import InputError
-from lib.heads import FAMILIES, HEADS, build_head, parameter_groups
+from lib.heads import FAMILIES, HEADS
 from lib.loss import asymmetric_loss
+from lib.pooling import sign
 from lib.store import Embeddings
-from lib.train import LOSSES, Run, Training, batches, predict
+from lib.train import LOSSES, Run, Training, predict
 
 GRID, DIM, CLASSES, J, EPOCHS = (6, 4), 16, 3, 2, 3
 DEFAULTS = {name: {"num_queries": 4} if name == "ep" else {} for name in HEADS}  # ep's 32 queries do not divide 16
@@ -45,20 +47,9 @@ def three(head, orders=(5, 5, 5), **changes):
 
 
 def plain_loop(run, data, epochs=EPOCHS):
-    """What lib.train.Training does, in float64."""
-    generator = torch.Generator().manual_seed(run.seed)
-    head = build_head(run.head, DIM, CLASSES, GRID, run.prototypes, generator, **run.options).double().train()
-    optimizer = torch.optim.AdamW(parameter_groups(head, run.weight_decay), lr=run.lr, betas=(0.9, 0.999))
-    steps = run.epochs * -(-len(data) // run.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    for epoch in range(epochs):
-        for batch in batches(len(data), run.batch_size, run.order_seed, epoch):
-            optimizer.zero_grad()
-            logits = head(data.tokens[batch], data.cls[batch])
-            (LOSSES[run.loss](logits, data.targets[batch]) + head.extra_loss()).backward()
-            optimizer.step()
-            schedule.step()
-    return head
+    """The head that the plain trainer makes of a run, in float64."""
+    data = replace(data, cls=data.cls.double(), targets=data.targets.double())
+    return Training(run, data, torch.float64).advance(epochs).head
 
 
 def assert_same_run(training, run, data, val, epochs=EPOCHS):
@@ -190,16 +181,61 @@ def test_only_when_every_run_fails_there_is_an_error():
     assert training.failed == {0: 1, 1: 1, 2: 1}
 
 
-def test_the_total_loss_is_the_sum_of_the_runs_losses_without_those_that_are_not_finite():
+@pytest.mark.parametrize("name", LOSSES)
+def test_written_out_gradients_are_those_of_autograd_also_at_the_bounds(name):
     g = torch.Generator().manual_seed(0)
-    logits, extra = torch.randn(4, 8, CLASSES, generator=g), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    logits = (torch.randn(4, 8, CLASSES, generator=g, dtype=torch.float64) * 6).requires_grad_()
+    targets = torch.rand(4, 8, CLASSES, generator=g).round().double()
+    if name == "cross-entropy":
+        targets = torch.nn.functional.one_hot(targets.argmax(2), CLASSES).double()
+    with torch.no_grad():
+        logits[0, 0], logits[0, 1], logits[0, 2, 0] = 40.0, -40.0, math.log(0.05 / 0.95) + 1e-7
+    losses, gradient = WITH_GRADIENT[LOSSES[name]](logits.detach(), targets)
+    wanted = torch.stack([LOSSES[name](*pair) for pair in zip(logits, targets, strict=True)])
+    assert_close(losses, wanted.detach(), rtol=1e-12, atol=1e-15)
+    assert_close(gradient, *torch.autograd.grad(wanted.sum(), logits), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"gamma_negative": 2.0, "margin": 0.1}, {"gamma_positive": 0.0}])
+def test_the_asymmetric_gradient_holds_for_other_powers_and_margins(options):
+    g = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 5, CLASSES, generator=g, dtype=torch.float64, requires_grad=True)
+    targets = torch.rand(2, 5, CLASSES, generator=g).round().double()
+    losses, gradient = asymmetric(logits.detach(), targets, **options)
+    wanted = torch.stack([asymmetric_loss(*pair, **options) for pair in zip(logits, targets, strict=True)])
+    assert_close(losses, wanted.detach(), rtol=1e-12, atol=1e-15)
+    assert_close(gradient, *torch.autograd.grad(wanted.sum(), logits), rtol=1e-9, atol=1e-12)
+
+
+def test_backward_names_the_rows_whose_loss_is_not_finite_and_spares_the_others():
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 8, CLASSES, generator=g).requires_grad_()
+    extra_weight = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
     targets = torch.rand(4, 8, CLASSES, generator=g).round()
-    total, bad = total_loss("asymmetric", logits, targets, extra)
-    each = [asymmetric_loss(*pair) + more for *pair, more in zip(logits, targets, extra, strict=True)]
-    assert bad == [] and total == pytest.approx(float(sum(each)), rel=1e-6)
-    logits[1], extra[3] = torch.nan, torch.inf
-    total, bad = total_loss("asymmetric", logits, targets, extra)
-    assert bad == [1, 3] and total == pytest.approx(float(each[0] + each[2]), rel=1e-6)
+    each = [asymmetric_loss(*pair) for pair in zip(weight, targets, strict=True)]
+    (wanted,) = torch.autograd.grad(sum(each), weight)
+    (found, more), bad = backward(asymmetric, weight * 1, targets, extra_weight * 2, [weight, extra_weight])
+    assert bad == [] and more.tolist() == [2.0] * 4
+    assert_close(found, wanted)
+    with torch.no_grad():
+        weight[1], extra_weight[3] = torch.nan, torch.inf
+    (found, _), bad = backward(asymmetric, weight * 1, targets, extra_weight * 2, [weight, extra_weight])
+    assert bad == [1, 3]
+    assert_close(found[[0, 2]], wanted[[0, 2]])
+
+
+@pytest.mark.parametrize(("under", "beside"), [(0.0, 0.0), (1e-4, 1e-4)])
+def test_vectors_of_length_one_have_the_gradient_of_autograd(under, beside):
+    v = torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    g = torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dense = v / ((v.square().sum(-1, keepdim=True) + under).sqrt() + beside)
+    assert_close(engine_pooling.unit(v, under, beside), dense)
+    pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (engine_pooling.unit(v, under, beside), dense))
+    assert_close(*pair, rtol=1e-9, atol=1e-12)
+    signs, dense = engine_pooling.unit_signs(v), torch.nn.functional.normalize(sign(v), dim=-1)
+    assert_close(signs, dense, rtol=1e-12, atol=1e-12)
+    pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (signs, dense))
+    assert_close(*pair, rtol=1e-9, atol=1e-12)
 
 
 # ---- the largest cosine

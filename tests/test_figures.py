@@ -233,7 +233,7 @@ def test_protobin_bears_its_share_of_the_gap_to_fine_tuning():
     rows = [row for row in table(2).to_dict("records") if row["kind"] == "head"]
     tuned = changed(2, [*rows, {"kind": "fine_tuning", "mean": 75.0}])
     assert "60 % of the gap closed" in words(tuned)  # (61 − 40) / (75 − 40)
-    assert "fine-tuning of the whole encoder: 75.0" in words(tuned)
+    assert "tuning of the whole encoder: 75.0" in words(tuned)
 
 
 def test_bars_without_seeds_or_bootstrap_promise_neither():

@@ -14,13 +14,14 @@ import time
 import nbformat
 import pytest
 
+from lib import notebooks
 from lib.errors import InputError
 from lib.notebooks import declared_parameters, is_paired, read_source, run_notebook, scrubbed, sources
 from lib.paths import NOTEBOOKS, REPOSITORY
 from lib.profiles import PROFILES
 
 SOURCES = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
-WORK = "01,02,03,04,05"  # notebook 00 is a lesson: it computes in front of the reader and keeps nothing
+WORK = "01,02,03,04,05,13"  # notebook 00 is a lesson: it computes in front of the reader and keeps nothing
 KILLS = int(os.environ.get("UNMUTE_KILLS", "2"))
 
 
@@ -61,6 +62,24 @@ def test_a_misspelt_parameter_stops_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match="Unknown 05_figures parameter 'profil'.*Did you mean 'profile'"):
         run_notebook(NOTEBOOKS / "05_figures.py", {"profil": "smoke"}, tmp_path / "out.ipynb")
     assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_notebooks_that_read_results_come_after_those_that_compute_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNMUTE_WORKERS", "1")
+    ran = []
+    monkeypatch.setattr(notebooks, "run_notebook", lambda path, parameters, output: ran.append(path.name[:2]))
+    notebooks.execute(SOURCES, {}, tmp_path)
+    assert sorted(ran) == sorted(path.name[:2] for path in SOURCES)
+    assert [name for name in ran if name in notebooks.CHAIN] == sorted(notebooks.CHAIN)
+    assert set(ran[-len(notebooks.READERS) :]) == set(notebooks.READERS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_that_reads_the_results_of_a_profile_waits_for_them(path):
+    readers = "comparisons|results|side_by_side|tables|paper_tables|question_draws|prototype_dynamics"
+    reads = re.search(rf"from lib\.({readers}) import .*|read_table|load_embeddings", path.read_text())
+    if path.name[:2] not in (*notebooks.CHAIN, *notebooks.READERS):
+        assert not reads, f"{reads[0]}: put it into READERS"
 
 
 def test_an_unknown_notebook_names_the_known_ones():
@@ -171,7 +190,9 @@ def test_a_second_run_computes_nothing_and_changes_no_byte(unbroken):
     folder, drawn, _ = unbroken
     cells = {path: path.stat().st_mtime_ns for path in (folder / "scratch").rglob("*.safetensors")}
     finish(make_figures(folder))
-    assert figure_bytes(folder) == drawn
+    after = figure_bytes(folder)
+    assert {name: after[name] for name in drawn} == drawn
+    assert {"questions.csv", *(f"table_{number}.md" for number in range(2, 10))} <= set(after)
     assert {path: path.stat().st_mtime_ns for path in (folder / "scratch").rglob("*.safetensors")} == cells
 
 

@@ -4,33 +4,43 @@ import shutil
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lib import profiles, provenance, results
-from lib.errors import InputError
+from lib.comparisons import cell_draws, draws_path
+from lib.engine import StackedTraining
+from lib.errors import Diverged, InputError
 from lib.paths import scratch
-from lib.profiles import load_profile
-from lib.results import all_cells, gather, main_cells, read_cell, read_results, results_path, run_cells
-from lib.store import build_store
+from lib.profiles import PROFILES, PROTOTYPE_HEADS, load_profile
+from lib.result_files import read_result, write_result
+from lib.results import all_cells, gather, main_cells, make_cell, read_cell, read_results, results_path, run_cells
+from lib.search import search
+from lib.store import Embeddings
 
 TINY = replace(
     profiles.PROFILES["smoke"],
     name="tiny",
     encoders=("log-mel",),
-    clips={"train": 12, "val": 8, "test": 8},
-    heads=("linear", "mlp", "protobin"),
+    groups=(
+        profiles.general(("soundscapes",), 12, 8, 8, ("linear", "mlp", "protobin")),
+        replace(profiles.bioacoustic("forest-few-shot", 10, 8, 8), heads=("linear", "protobin")),
+    ),
     ablation_encoders=(),
+    control_heads=(),
     mean_cls=(),
     epochs=1,
 )
+CELLS = 4 + 3  # protobin brings protofloat
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A profile of five cells on a dozen clips, with its store."""
+    """A profile of seven cells on two datasets of a dozen clips."""
     monkeypatch.setitem(profiles.PROFILES, "tiny", TINY)
-    build_store(TINY.encoders, TINY.dataset, TINY.clips)
     return TINY
 
 
@@ -39,11 +49,10 @@ def run(show=False):
 
 
 def test_cells_run_once_and_deleting_scratch_gives_the_same_bytes(tiny):
-    assert len(run()) == 5 and run() == []
+    assert len(run()) == CELLS and run() == []
     gather("tiny")
     first = results_path("tiny").read_bytes()
     shutil.rmtree(scratch())
-    build_store(tiny.encoders, tiny.dataset, tiny.clips)
     run(), gather("tiny")
     assert results_path("tiny").read_bytes() == first
 
@@ -55,14 +64,14 @@ def test_editing_one_head_runs_only_its_cells_again(tiny, monkeypatch, capsys):
         results, "definition_version", lambda module, name: "edited" if name == "Mlp" else real(module, name)
     )
     assert [key.split("--")[2] for key in run(show=True)] == ["mlp"]
-    assert "4 of 5 cells are up to date" in capsys.readouterr().out
+    assert f"{CELLS - 1} of {CELLS} cells are up to date" in capsys.readouterr().out
 
 
 def test_a_changed_protocol_runs_every_cell_again_and_says_why(tiny, monkeypatch, capsys):
     run()
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(TINY, batch_size=6))
-    assert len(run(show=True)) == 5
-    assert "5 to run: protocol changed" in capsys.readouterr().out
+    assert len(run(show=True)) == CELLS
+    assert f"{CELLS} to run: protocol changed" in capsys.readouterr().out
 
 
 def test_a_damaged_cell_is_refused_and_then_alone_run_again(tiny):
@@ -81,7 +90,7 @@ def test_every_row_says_what_was_run(tiny):
     assert list(table.columns) == results.COLUMNS
     assert (table["value"].between(0, 100)).all() and table["parameters"].gt(0).all()
     finals = table[table["split"] == "test"]
-    assert finals.groupby(["head", "J"], dropna=False).size().eq(len(tiny.seeds)).all()
+    assert finals.groupby(["dataset", "head", "J"], dropna=False).size().eq(len(tiny.seeds)).all()
     assert table["J"].notna().equals(table["head"].str.startswith("proto"))
 
 
@@ -100,8 +109,62 @@ def test_all_profiles_ask_for_clips_that_their_dataset_has():
     from lib.data.datasets import load_dataset
 
     for profile in profiles.PROFILES.values():
-        for split, count in profile.clips.items():
-            load_dataset(profile.dataset).check_count(split, count)
+        for dataset in profile.datasets:
+            for split, count in profile.clips_of(dataset).items():
+                load_dataset(dataset).check_count(split, count)
+
+
+def test_few_shot_runs_are_trained_on_all_of_their_shots_and_each_seed_on_a_view_of_its_own(tiny):
+    from lib.data.datasets import load_dataset
+
+    for profile in (profiles.PROFILES[name] for name in ("pocket", "pocket-full", "esc50")):
+        for group in profile.groups:
+            if group.name == "bioacoustic":
+                assert {load_dataset(d).manifest["sizes"]["train"] for d in group.datasets} == {group.clips["train"]}
+    run()
+    table = gather("tiny")
+    finals = table[(table["split"] == "test") & (table["dataset"] == "forest-few-shot")]
+    assert (finals["view"] == finals["seed"] % 5).all() and finals["view"].nunique() == len(tiny.seeds)
+    assert (table.loc[table["dataset"] == "soundscapes", "view"] == 0).all()
+
+
+def test_other_tasks_run_beside_the_cells_and_are_no_cells(tiny, tmp_path, capsys):
+    first = all_cells(TINY)[0]
+    assert run_cells("tiny", [first], beside=[(Path.touch, tmp_path / "done")]) == [first.key]
+    assert (tmp_path / "done").exists() and f"1/1 {first.key}" in capsys.readouterr().out
+
+
+def test_heads_follow_the_group_and_prototypes_the_dataset(tiny):
+    cells = {(cell.dataset, cell.head): cell for cell in all_cells(tiny)}
+    assert ("forest-few-shot", "mlp") not in cells and ("forest-few-shot", "protofloat") in cells
+    assert cells["forest-few-shot", "protobin"].views == 5 and cells["soundscapes", "protobin"].views == 1
+    pocket = {(cell.dataset, cell.encoder, cell.head): cell for cell in main_cells(load_profile("pocket"))}
+    assert pocket["many-sounds", "pocket-eat", "protobin"].prototypes == 10
+    assert pocket["ten-sounds", "pocket-eat", "protobin"].prototypes == 20
+    assert pocket["single-sounds", "pocket-eat", "mhca"].loss == "cross-entropy"
+    assert ("many-sounds", "pocket-beats", "conv") not in pocket and ("many-sounds", "pocket-eat", "conv") in pocket
+
+
+def test_the_controls_run_few_heads_on_the_shown_dataset_and_the_reference_run_has_all_on_every_other_encoder():
+    profile, full = load_profile("pocket"), load_profile("pocket-full")
+    ours = {(cell.dataset, cell.head) for cell in all_cells(profile) if cell.encoder == "log-mel"}
+    assert ours == {(profile.dataset, head) for head in (*profile.control_heads, "protofloat")}
+    theirs = {(cell.dataset, cell.head) for cell in main_cells(full) if cell.encoder == "pocket-beats-plus"}
+    assert theirs == {(name, head) for group in full.groups for name in group.datasets for head in group.heads}
+    assert profile.encoders_of("short-sounds") == [name for name in profile.encoders if name.startswith("pocket")]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_protofloat_runs_wherever_protobin_does_and_proto_only_where_it_is_compared(name):
+    profile = load_profile(name)
+    places = {head: {(c.dataset, c.encoder) for c in all_cells(profile) if c.head == head} for head in PROTOTYPE_HEADS}
+    ablation = {
+        (dataset, encoder)
+        for dataset in profile.ablation_datasets or (profile.dataset,)
+        for encoder in profile.ablation_encoders
+    }
+    assert places["protofloat"] == places["protobin"]
+    assert places["proto"] == {(c.dataset, c.encoder) for c in main_cells(profile) if c.head == "proto"} | ablation
 
 
 SOURCE = '''
@@ -148,3 +211,62 @@ def test_a_definition_changes_its_version_with_its_own_code_and_what_it_uses(tmp
         versions.append({cls: provenance.definition_version(name, cls) for cls in ("First", "Second")})
     assert {cls for cls in versions[0] if versions[0][cls] != versions[1][cls]} == changed
     sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("name", [name for name in profiles.PROFILES if name != "smoke"])
+def test_every_run_has_at_least_300_steps(name):
+    profile = load_profile(name)
+    for dataset in profile.datasets:
+        steps = -(-profile.clips_of(dataset)["train"] // profile.batch_size_of(dataset)) * profile.epochs
+        assert steps >= 300, f"{dataset}: {steps}"
+
+
+def test_cells_run_again_when_the_ranges_of_the_search_change(tiny, monkeypatch, capsys):
+    run()
+    monkeypatch.setitem(results.LR_RANGES, "other", (1e-3, 1e-2))
+    assert len(run(show=True)) == CELLS and "to run: protocol changed" in capsys.readouterr().out
+
+
+def test_a_damaged_file_of_draws_is_drawn_anew(tiny):
+    cell = all_cells(TINY)[0]
+    run_cells("tiny", [cell], show=False)
+    drawn = cell_draws(TINY, cell)
+    path = draws_path(TINY, cell)
+    path.write_bytes(path.read_bytes()[:40])
+    again = cell_draws(TINY, cell)
+    assert again.value == drawn.value and (again.drawn == drawn.drawn).all()
+
+
+def test_a_flipped_bit_in_a_result_is_noticed(tmp_path):
+    path, tensors = tmp_path / "cell.safetensors", {"test_scores": torch.arange(6.0), "weight": torch.ones(3)}
+    write_result(path, {"code": "1"}, [{"value": 1.0}], tensors)
+    header, found = read_result(path)
+    assert header["rows"] == [{"value": 1.0}] and torch.equal(found["test_scores"], tensors["test_scores"])
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")  # the last number of the tensor that comes last
+    assert read_result(path) == ({}, {}) and read_result(path, [])[0]["depends"] == {"code": "1"}
+    save_file(tensors, path, {"rows": "from elsewhere"})
+    assert read_result(path, []) == ({}, {})
+
+
+def test_a_batch_of_trials_that_all_diverge_does_not_stop_the_search(monkeypatch):
+    real, seen = StackedTraining.advance, []
+
+    def first_diverges(self, epoch):
+        seen.append(self)
+        if self is seen[0]:
+            self.failed = {number: 1 for number in range(len(self.runs))}
+            raise Diverged("The loss of every run became NaN.")
+        return real(self, epoch)
+
+    monkeypatch.setattr("lib.search.StackedTraining.advance", first_diverges)
+    settings = replace(profiles.PROFILES["smoke"], trials=4, epochs=2)
+    cell = make_cell("pocket-eat", "soundscapes", "linear")
+    rng = torch.Generator().manual_seed(0)
+    toy = Embeddings(
+        torch.randn(12, 8, 4, generator=rng).half(),
+        torch.randn(12, 4, generator=rng),
+        (torch.rand(12, 16, generator=rng) < 0.5).float(),
+        (4, 2),
+    )
+    rows, best = search(cell, settings, toy, toy)
+    assert len(best) == settings.top_k and len({row["lr"] for row in rows}) == 2  # TPE's two; Sobol's two diverged

@@ -10,6 +10,7 @@ from lib.data.banks import ESC10_FOLDS, SyntheticBank, esc10_bank, loud_excerpt
 from lib.data.datasets import DATASETS, load_dataset, manifest_hash
 from lib.data.mixer import Recipe, plan, render
 from lib.errors import InputError
+from lib.files import digest
 from lib.paths import MANIFESTS
 
 
@@ -42,6 +43,14 @@ def test_labels_are_exactly_the_classes_of_the_events(soundscapes):
     for index, row in enumerate(targets):
         present = {event.label for event in soundscapes.events("train", index)}
         assert {soundscapes.classes[c] for c in np.flatnonzero(row)} == present
+
+
+def test_the_bank_is_by_default_that_of_the_first_classes_and_on_demand_that_of_any(soundscapes):
+    assert SyntheticBank().classes == tuple(soundscapes.classes) == soundscapes.bank.classes
+    later = SyntheticBank(("cat", "rain"))
+    assert later.render(later.choose("cat", "train", np.random.default_rng(0)), 0.5).shape == (8000,)
+    with pytest.raises(InputError, match="Unknown class 'cat'"):
+        SyntheticBank().choose("cat", "train", np.random.default_rng(0))
 
 
 def test_an_event_is_heard_where_its_annotation_says(soundscapes):
@@ -99,6 +108,13 @@ def test_an_excerpt_has_sound_in_it():
 def test_every_dataset_is_frozen_with_the_hash_of_its_manifest(name):
     manifest = json.loads((MANIFESTS / f"{name}.json").read_text())
     assert manifest["frozen"] == manifest_hash(manifest) and len(manifest["history"]) == manifest["version"]
+
+
+def test_what_was_frozen_first_is_still_drawn_as_it_was(soundscapes):
+    assert soundscapes.manifest["frozen"] == "70a44135606a7b98"
+    assert load_dataset("esc10-soundscapes").manifest["frozen"] == "732fd091b4d0d0b2"
+    drawn = [repr(soundscapes.events(split, index)) for split in ("train", "val", "test") for index in range(50)]
+    assert digest(drawn) == "e30014fc940df5a0"
 
 
 def test_a_dataset_that_was_changed_after_freezing_does_not_load(tmp_path, monkeypatch):

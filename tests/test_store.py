@@ -19,7 +19,7 @@ COUNTS = {"train": 5, "val": 3}
 def cheap_clips(monkeypatch):
     """Two-clip shards of noise: the store does not care what a clip sounds like."""
     monkeypatch.setattr(store, "SHARD_CLIPS", 2)
-    monkeypatch.setattr(store, "_audio", lambda data, split, i: noise(i + 100 * len(split)))
+    monkeypatch.setattr(store, "_audio", lambda data, split, i, view: noise(i + 100 * len(split) + 1000 * view))
 
 
 def noise(seed):
@@ -54,6 +54,19 @@ def test_a_second_build_computes_nothing_and_changes_no_byte(monkeypatch):
     monkeypatch.setattr(store, "_build_shard", None)  # would fail if it were called
     assert build() == []
     assert {p: p.read_bytes() for p in folder().rglob("*")} == before
+
+
+def test_every_view_of_few_shot_clips_is_stored_with_its_own_sound_and_labels():
+    lines = build_store(("log-mel",), "forest-few-shot", COUNTS)
+    assert len(lines) == 6 and "log-mel / forest-few-shot / train / view 4: not there yet" in lines
+    views = [load_embeddings("log-mel", "forest-few-shot", "train", 5, view=view) for view in range(5)]
+    encoder, labels = store.load_encoder("log-mel"), store.load_dataset("forest-few-shot")
+    for view, data in enumerate(views):
+        fresh = encoder(encoder.spectrogram(noise(500 + 1000 * view))).tokens[0]
+        torch.testing.assert_close(data.tokens[0].float(), fresh, atol=2e-3, rtol=2e-3)
+        assert np.array_equal(data.targets, labels.targets("train", 5, view))
+    assert len({data.targets.numpy().tobytes() for data in views}) > 1
+    assert build_store(("log-mel",), "forest-few-shot", COUNTS) == []
 
 
 def test_cls_can_be_the_mean_or_the_first_token():
@@ -108,6 +121,38 @@ def test_an_interrupted_build_keeps_its_shards_and_goes_on(monkeypatch):
     assert kept.items() < shard_bytes().items()
 
 
+def test_two_runs_on_one_store_at_once_do_no_harm(monkeypatch):
+    """The second run finishes while the first is half-way; what the first then does takes nothing back."""
+    real, tasks = store._build_shard, []
+
+    def after_another_run(*task):
+        tasks.append(task)
+        if len(tasks) == 2:  # of the first run; by then it has one shard
+            monkeypatch.setattr(store, "_build_shard", real)
+            build()
+            monkeypatch.setattr(store, "_build_shard", after_another_run)
+        if len(tasks) > 1:
+            assert len(load_embeddings("log-mel", "soundscapes", "train", 5)) == 5
+        return real(*task)
+
+    monkeypatch.setattr(store, "_build_shard", after_another_run)
+    build()
+    assert len(tasks) == 5
+    monkeypatch.setattr(store, "_build_shard", None)  # would fail if it were called
+    assert build() == [] and len(load_embeddings("log-mel", "soundscapes", "train", 5)) == 5
+
+
+def test_a_damaged_checksum_file_costs_its_shard_and_nothing_else(monkeypatch):
+    real = store._build_shard
+    build()
+    (folder() / "index.json").unlink()
+    (folder() / "sum-00001.json").write_text("[]")
+    built = []
+    monkeypatch.setattr(store, "_build_shard", lambda *task: built.append(task[-1]) or real(*task))
+    (line,) = build()
+    assert "resumed after 2 shard(s)" in line and built == [1]
+
+
 def test_a_full_disk_stops_with_a_sentence_and_what_was_done_stays(monkeypatch):
     real, written = files.save_file, []
 
@@ -146,9 +191,9 @@ def test_a_bad_clip_is_named(monkeypatch):
     class Silent:
         audio = np.zeros(160_000, dtype=np.float32)
 
-    monkeypatch.setattr(Soundscapes, "scene", lambda self, split, index: Silent)
+    monkeypatch.setattr(Soundscapes, "scene", lambda self, split, index, view: Silent)
     with pytest.raises(InputError, match="clip 0 of soundscapes/train is silent"):
-        store._audio(store.load_dataset("soundscapes"), "train", 0)
+        store._audio(store.load_dataset("soundscapes"), "train", 0, 0)
 
 
 def test_an_unknown_cls_mode_or_too_many_clips_are_clear_errors():

@@ -119,8 +119,8 @@ CELL = Cell("toy", "toy", "protobin", prototypes=3)
 def loader(log, test=None):
     splits = {"train": toy(seed=1), "val": toy(24, seed=2), "test": test or toy(24, seed=3)}
 
-    def load(split):
-        log.append(split)
+    def load(split, view=0):
+        log.append(split if view == 0 else f"{split}/{view}")
         return splits[split]
 
     return load
@@ -171,6 +171,20 @@ def test_final_seeds_have_batch_orders_of_their_own_and_the_winner_is_the_best_o
         means.setdefault(r["lr"], []).append(r["value"])
     assert {r["lr"] for r in finals} == {max(means, key=lambda lr: sum(means[lr]))}
     assert result.test_scores.shape == (2, 24, 3)
+
+
+def test_each_seed_trains_on_the_stored_view_that_it_draws_and_scores_keep_the_order_of_the_seeds():
+    log = []
+    profile = replace(PROFILE, seeds=(1, 2, 3))
+    result = run_cell(replace(CELL, views=2), profile, loader(log))
+    assert log == ["train", "val", "train/1", "train", "test"]
+    finals = {r["seed"]: r for r in result.rows if r["split"] == "test"}
+    assert {seed: r["view"] for seed, r in finals.items()} == {1: 1, 2: 0, 3: 1}
+    targets = loader([])("test").targets
+    for seed, scores in zip(profile.seeds, result.test_scores, strict=True):
+        assert finals[seed]["value"] == pytest.approx(evaluate(scores, targets, "mAP"), abs=1e-5)
+    alike = run_cell(CELL, profile, loader([]))  # the same clips in both views: what trains together changes nothing
+    assert torch.allclose(alike.test_scores, result.test_scores, atol=1e-4)
 
 
 def test_a_cell_run_twice_gives_the_same_bytes():

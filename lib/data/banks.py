@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.audio import SAMPLE_RATE, read_audio
-from lib.data.synth import SOUNDS, synthesize
+from lib.data.synth import FIRST_CLASSES, synthesize
 from lib.errors import InputError, unknown_name
 from lib.files import sha256
 from lib.paths import MANIFESTS, audio_root
@@ -34,10 +34,11 @@ def check_split(split: str) -> None:
 class SyntheticBank:
     """Endless parametric sounds; a source is a class and a generator seed.
 
-    The split is the remainder of the seed by the number of splits, so no seed serves two splits.
+    The split is the remainder of the seed by the number of splits, so no seed serves two splits. Without `classes`
+    it is the bank of the first sixteen, on which encoders were pretrained.
     """
 
-    classes: tuple[str, ...] = tuple(SOUNDS)
+    classes: tuple[str, ...] = FIRST_CLASSES
     name: str = "synthetic"
 
     def choose(self, label: str, split: str, rng: np.random.Generator) -> str:

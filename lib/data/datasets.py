@@ -1,25 +1,42 @@
 """The datasets that heads are compared on: a manifest each, frozen with a hash, and the clips drawn from it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from lib.data.banks import RecordingBank, SyntheticBank, esc10_bank
-from lib.data.mixer import Event, Recipe, Scene, plan, render
+from lib.data.drawing import Draft, draw, other_sounds, recipe_of
+from lib.data.esc50 import esc50_bank
+from lib.data.fewshot import Mixup, draw_mixup, mix, union
+from lib.data.mixer import Event, Recipe, Scene, render
+from lib.data.recordings import digit_bank
+from lib.data.synth import SOUNDS
 from lib.errors import InputError, unknown_name
 from lib.files import digest, sha256
 from lib.paths import MANIFESTS
 from lib.provenance import code_version
 
 SPLITS = ("train", "val", "test")
-DATASETS = ("soundscapes", "esc10-soundscapes")
+GENERAL = ("soundscapes", "many-sounds", "five-scenes", "ten-sounds")
+BIOACOUSTIC = ("forest-few-shot", "farm-few-shot")
+CONTROLS = ("single-sounds", "short-sounds")
+RECORDED = ("esc10-soundscapes", "esc50-soundscapes", "esc50-few-shot", "esc10-single", "spoken-digits")
+DATASETS = (*GENERAL, *BIOACOUSTIC, *CONTROLS, *RECORDED)
+DIGIT_SPLITS = {"train": tuple(range(10, 50)), "val": tuple(range(5, 10)), "test": tuple(range(5))}
+BANKS = {
+    "esc10": esc10_bank,
+    "esc50": esc50_bank,
+    "digits": lambda: replace(digit_bank(), folds=DIGIT_SPLITS),  # the official train takes, a few of them held out
+}
+BANK_MODULES = {"esc50": ["lib.data.esc50"], "digits": ["lib.data.recordings"]}  # code beside lib.data.banks
+RECORDINGS = {"esc10": "esc10.csv", "esc50": "esc50_fold4.csv", "digits": "spoken_digits.csv"}
 
 
 @dataclass(frozen=True)
 class Soundscapes:
-    """A polyphonic multi-label dataset, mixed from a bank by a frozen recipe.
+    """The clips of a dataset, drawn from a bank as its frozen manifest says.
 
     Parameters
     ----------
@@ -39,33 +56,49 @@ class Soundscapes:
         """Class names, in the order of the target's columns."""
         return self.manifest["classes"]
 
+    @property
+    def prototypes(self) -> int:
+        """J, prototypes per class, of the main comparison: 20 as in the paper, 10 where classes are many."""
+        return self.manifest.get("prototypes", 20)
+
     @cached_property
     def recipe(self) -> Recipe:
-        """The ranges of the mixer."""
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.manifest["recipe"].items()})
+        """The ranges of the mixer; of a few-shot dataset, those of its training clips."""
+        return recipe_of(self.manifest["recipe"])
 
     @cached_property
     def bank(self) -> SyntheticBank | RecordingBank:
         """Where the events come from."""
         if self.manifest["bank"] == "synthetic":
             return SyntheticBank(tuple(self.classes))
-        return esc10_bank()
+        return BANKS[self.manifest["bank"]]()
 
-    def events(self, split: str, index: int) -> tuple[Event, ...]:
-        """Return what happens in clip `index` of `split`, as planned (no audio is touched)."""
-        return plan(self.recipe, self.bank, split, self._seeds(split, index)[0])
+    def views(self, split: str) -> int:
+        """Return how many variants of each clip there are: stored mixup views of few-shot training clips, else 1."""
+        return self.manifest["views"]["count"] if split == "train" and "views" in self.manifest else 1
 
-    def scene(self, split: str, index: int) -> Scene:
-        """Render clip `index` of `split`: audio, and its events as heard."""
-        plan_seed, noise_seed = self._seeds(split, index)
-        return render(self.recipe, self.bank, plan(self.recipe, self.bank, split, plan_seed), noise_seed)
+    def events(self, split: str, index: int, view: int = 0) -> tuple[Event, ...]:
+        """Return what happens in clip `index` of `split`, as planned (no audio is touched).
 
-    def targets(self, split: str, count: int) -> np.ndarray:
+        Of a clip that a view mixes in, the levels are known only when it is rendered; here it is `snr_db` quieter.
+        """
+        events, mixup = self._labelled(self._draft(split, index).events), self._mixup(split, index, view)
+        if mixup is None:
+            return events
+        return union(events, self._labelled(self._draft(split, mixup.partner).events), mixup.snr_db)
+
+    def scene(self, split: str, index: int, view: int = 0) -> Scene:
+        """Render clip `index` of `split`: audio, and its events as heard; sounds that are no class have none."""
+        mixup = self._mixup(split, index, view)
+        scene = self._rendered(split, index)
+        return scene if mixup is None else mix(scene, self._rendered(split, mixup.partner), mixup.snr_db)
+
+    def targets(self, split: str, count: int, view: int = 0) -> np.ndarray:
         """Return the labels of the first `count` clips, float32 ``(count, C)`` of 0 and 1."""
         self.check_count(split, count)
         targets = np.zeros((count, len(self.classes)), dtype=np.float32)
         for index in range(count):
-            for event in self.events(split, index):
+            for event in self.events(split, index, view):
                 targets[index, self.classes.index(event.label)] = 1.0
         return targets
 
@@ -86,20 +119,48 @@ class Soundscapes:
                 f"{self.manifest['sizes'][split]}; change the profile."
             )
 
-    def version(self, split: str, count: int) -> dict:
-        """Return what the clips depend on: manifest, split, count, recordings and the code that draws them."""
-        modules = ["lib.data.banks", "lib.data.mixer", "lib.data.datasets"]
-        if self.manifest["bank"] == "synthetic":
-            modules += [f"lib.data.{part}" for part in ("synth", "synth_dsp", "synth_nature", "synth_things")]
-        recordings = sha256(MANIFESTS / "esc10.csv")[:16] if self.manifest["bank"] == "esc10" else ""
-        return {
+    def version(self, split: str, count: int, view: int = 0) -> dict:
+        """Return what the clips depend on: manifest, split, count, view, recordings and the code that draws them."""
+        modules = ["lib.data.banks", "lib.data.mixer", "lib.data.datasets", "lib.data.drawing", "lib.data.fewshot"]
+        modules += BANK_MODULES.get(self.manifest["bank"], [])
+        synthetic = [*(self.classes if self.manifest["bank"] == "synthetic" else ()), *other_sounds(self.manifest)]
+        if synthetic:
+            modules += ["lib.data.synth", "lib.data.synth_dsp"]
+            modules += sorted({SOUNDS[label].__module__ for label in synthetic})
+        recordings = RECORDINGS.get(self.manifest["bank"])
+        version = {
             "dataset": self.name,
             "manifest": self.manifest["frozen"],
             "split": split,
             "clips": count,
-            "recordings": recordings,
+            "recordings": sha256(MANIFESTS / recordings)[:16] if recordings else "",
             "data_code": code_version(*modules),
         }
+        return version | ({"view": view} if view else {})
+
+    def _draft(self, split: str, index: int) -> Draft:
+        return draw(self.manifest, self.bank, split, index, self._seeds(split, index)[0])
+
+    def _rendered(self, split: str, index: int) -> Scene:
+        plan_seed, noise_seed = self._seeds(split, index)
+        draft = draw(self.manifest, self.bank, split, index, plan_seed)
+        scene = render(draft.recipe, draft.bank, draft.events, noise_seed)
+        return replace(scene, events=self._labelled(scene.events))
+
+    def _labelled(self, events: tuple[Event, ...]) -> tuple[Event, ...]:
+        return tuple(event for event in events if event.label in self.classes)
+
+    def _mixup(self, split: str, index: int, view: int) -> Mixup | None:
+        """Return what view `view` adds to a training clip; nothing where a split has but one view."""
+        views = self.views(split)
+        if not 0 <= view < views:
+            raise InputError(
+                f"View {view} of split '{split}' of '{self.name}' was asked for; it has the views 0 to {views - 1}."
+            )
+        if views == 1:
+            return None
+        seed = [self.manifest["seed"], SPLITS.index(split), index, view, len(SPLITS)]
+        return draw_mixup(self.manifest["views"], seed, index, self.manifest["sizes"][split])
 
     def _bank_seed(self, index: int) -> int:
         """Clips come from several seeds of the bank in turn, so that the bootstrap can resample them too."""

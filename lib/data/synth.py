@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lib.data import synth_nature, synth_things
+from lib.data import synth_animals, synth_home, synth_nature, synth_things, synth_voices, synth_world
 from lib.data.synth_dsp import clock, count, recorded
 from lib.errors import InputError, unknown_name
 
@@ -30,7 +30,80 @@ SOUNDS: dict[str, Callable[[np.random.Generator, float], np.ndarray]] = {
     "frog": synth_nature.frog,
     "helicopter": synth_things.helicopter,
     "alarm": synth_things.alarm,
+    "cat": synth_voices.cat,
+    "cow": synth_voices.cow,
+    "sheep": synth_voices.sheep,
+    "rooster": synth_voices.rooster,
+    "crow": synth_voices.crow,
+    "baby_cry": synth_voices.baby_cry,
+    "laughter": synth_voices.laughter,
+    "speech": synth_voices.speech,
+    "owl": synth_animals.owl,
+    "dove": synth_animals.dove,
+    "cuckoo": synth_animals.cuckoo,
+    "warbler": synth_animals.warbler,
+    "sparrow": synth_animals.sparrow,
+    "woodpecker": synth_animals.woodpecker,
+    "bee": synth_animals.bee,
+    "cicada": synth_animals.cicada,
+    "dolphin": synth_animals.dolphin,
+    "bat": synth_animals.bat,
+    "telephone": synth_home.telephone,
+    "door_knock": synth_home.door_knock,
+    "door_creak": synth_home.door_creak,
+    "glass_break": synth_home.glass_break,
+    "keyboard_typing": synth_home.keyboard_typing,
+    "water_drops": synth_home.water_drops,
+    "vacuum_cleaner": synth_home.vacuum_cleaner,
+    "sawing": synth_home.sawing,
+    "train_horn": synth_world.train_horn,
+    "airplane": synth_world.airplane,
+    "thunder": synth_world.thunder,
+    "fireworks": synth_world.fireworks,
+    "crackling_fire": synth_world.crackling_fire,
+    "sea_waves": synth_world.sea_waves,
+    "clapping": synth_world.clapping,
+    "guitar": synth_world.guitar,
 }
+FIRST_CLASSES = (  # the bank as it was first frozen: what pretraining, the lesson and `soundscapes` draw from
+    "siren",
+    "car_horn",
+    "dog_bark",
+    "engine",
+    "drill",
+    "hammering",
+    "rain",
+    "bird",
+    "church_bell",
+    "footsteps",
+    "clock_tick",
+    "wind",
+    "crickets",
+    "frog",
+    "helicopter",
+    "alarm",
+)
+ANIMALS = (
+    "dog_bark",
+    "bird",
+    "crickets",
+    "frog",
+    "cat",
+    "cow",
+    "sheep",
+    "rooster",
+    "crow",
+    "owl",
+    "dove",
+    "cuckoo",
+    "warbler",
+    "sparrow",
+    "woodpecker",
+    "bee",
+    "cicada",
+    "dolphin",
+    "bat",
+)
 SHORTEST, LONGEST = 0.1, 10.0  # seconds
 
 

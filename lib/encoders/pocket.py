@@ -35,6 +35,11 @@ class Geometry:
     mel_mean: float = -5.0
     mel_std: float = 2.9
 
+    @property
+    def front_end(self) -> tuple[float, ...]:
+        """What decides the spectrogram: encoders that agree in it can share one."""
+        return self.seconds, self.num_mels, self.hop_ms, self.mel_mean, self.mel_std
+
 
 POCKET = Geometry()
 WITHOUT_CLS = replace(POCKET, cls=False)

@@ -23,7 +23,7 @@ from lib.encoders.pocket import GEOMETRIES, POCKET, load_pocket, new_vit, save_e
 from lib.encoders.pool import Pool, build_pool, load_pool
 from lib.encoders.vit import ViT
 from lib.errors import InputError, unknown_name
-from lib.files import atomic, digest, sha256, write_text
+from lib.files import digest, read_state, sha256, write_state, write_text
 from lib.hardware import has_bfloat16
 from lib.paths import WEIGHTS, scratch
 from lib.provenance import definition_version
@@ -299,16 +299,15 @@ class StageRun:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
-        with atomic(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        write_state(self.checkpoint, state)
         self.saved_step = self.step
 
     def resume(self) -> None:
         """Take the state from the checkpoint, if there is one and it bears the key of this run."""
-        if not self.checkpoint.exists():
+        state = read_state(self.checkpoint)
+        if not state:
             return
-        state = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-        if state["key"] != self.key:
+        if state.get("key") != self.key:
             print(f"'{self.checkpoint.name}' belongs to other settings, data or code; stage '{self.stage.name}' anew")
             return
         self.objective.load_state_dict(state["objective"])
