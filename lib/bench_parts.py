@@ -18,7 +18,8 @@ from lib.files import sha256, temporary_folder, write_tensors
 from lib.hardware import has_bfloat16
 from lib.heads import FAMILIES
 from lib.paths import scratch
-from lib.store import SHARD_CLIPS, Embeddings, read_shard, shard_name
+from lib.shards import SHARD_CLIPS, read_shard, shard_name
+from lib.store import FILLED_BY, Embeddings
 from lib.workers import start_worker
 
 # ---- what cost grows with ----------------------------------------------------------------------------------
@@ -106,13 +107,13 @@ def peak_memory(shape: Shape, head: str, loop: str) -> int:
     data = made_embeddings(shape, 2 * shape.batch_size, 0)
     before = 0
     for size, clips in ((QUICK.pocket, made_embeddings(QUICK.pocket, 4, 0)), (shape, data)):
-        before = _most_bytes(from_now=True)
+        before = most_bytes(from_now=True)
         runs = made_runs(head, size, shape.configurations if loop == "engine" else 1, 30)
         MEMORY_LOOPS[loop](runs, clips).advance(1).scores(clips)
-    return _most_bytes() - before
+    return most_bytes() - before
 
 
-def _most_bytes(from_now: bool = False) -> int:
+def most_bytes(from_now: bool = False) -> int:
     """Return this process's peak resident memory; on Linux it can be made to count from now.
 
     Linux's file is read where it is, for `getrusage` there also counts the process that started this one.
@@ -147,7 +148,7 @@ def store_rows(plan: Plan) -> list[dict]:
         ways = {
             "bytes": lambda: [path.read_bytes() for path in sums],
             "checksum": lambda: [sha256(path) for path in sums],
-            "store": lambda: torch.cat([read_shard(path, known)["tokens"] for path, known in sums.items()]),
+            "store": lambda: torch.cat([read_shard(path, known, FILLED_BY)["tokens"] for path, known in sums.items()]),
         }
         rows = []
         for cache in ("warm", "dropped") if hasattr(os, "posix_fadvise") else ("warm",):

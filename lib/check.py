@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lib import claims_page, summary
+from lib import claims_page, evidence, summary
 from lib.data.datasets import load_dataset
 from lib.encoders import ENCODERS
 from lib.errors import InputError
@@ -90,6 +90,7 @@ def readme_with_tables(text: str, as_committed: bool = False) -> str:
         table = table[(table["dataset"] == PROFILES[name].dataset) & (table["head"] != "protofloat")]
         text = _put(text, f"scores:{name}", score_table(table))
     text = _put(text, "summary", summary.summary(read))
+    text = _put(text, "evidence", evidence.evidence(read))
     return _put(text, "claims", claims_page.summary())
 
 

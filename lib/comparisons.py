@@ -131,7 +131,8 @@ def benchmark(profile_name: str, variants: bool = True) -> pd.DataFrame:
     for cell in cells:
         values = final_values(profile, cell)
         low, high = interval(profile, cell)
-        gain, gain_low, gain_high = difference(profile, cell, linear[cell.dataset, cell.encoder])
+        base = linear.get((cell.dataset, cell.encoder))  # a part of a profile may be without
+        gain, gain_low, gain_high = difference(profile, cell, base) if base else (np.nan,) * 3
         rows.append(
             {
                 "dataset": cell.dataset,

@@ -17,7 +17,7 @@ from IPython.display import Markdown
 
 from lib.data.banks import ESC10_FOLDS, RecordingBank, SyntheticBank
 from lib.data.recordings import DIGIT_LICENSES, DIGIT_TAKES, attributions, digit_table
-from lib.encoders import ENCODERS, pool
+from lib.encoders import ENCODERS, SHIPPED, pool
 from lib.encoders.pocket import GEOMETRIES, Geometry
 from lib.encoders.pretrain import RECIPES, all_options
 from lib.errors import unknown_name
@@ -150,13 +150,13 @@ KINDS = {
 
 def available_encoders() -> list[str]:
     """Return the ids of the encoders that can be loaded: those whose weights are there, and the controls."""
-    return [name for name, entry in ENCODERS.items() if entry.kind == "control" or weights_path(name).is_file()]
+    return [name for name in SHIPPED if ENCODERS[name].kind == "control" or weights_path(name).is_file()]
 
 
 def missing_encoders() -> str:
     """Return a sentence that names the encoders whose weights are not there yet, or says that all are."""
     here = available_encoders()
-    missing = [entry.label for name, entry in ENCODERS.items() if name not in here]
+    missing = [ENCODERS[name].label for name in SHIPPED if name not in here]
     if not missing:
         return f"All {len(GEOMETRIES)} pocket encoders are here, and {len(here) - len(GEOMETRIES)} controls."
     return f"Not here, because their weights are missing: {', '.join(missing)}. `make pretrain ENCODER=…` makes them."
@@ -169,7 +169,7 @@ def weights_path(name: str) -> Path:
 
 def pairs() -> list[tuple[str, str]]:
     """Return the encoders two by two, for pictures: a base beside its supervised version, then the others."""
-    with_plus = [(entry.base, name) for name, entry in ENCODERS.items() if entry.kind == "supervised"]
+    with_plus = [(ENCODERS[name].base, name) for name in SHIPPED if ENCODERS[name].kind == "supervised"]
     taken = {name for pair in with_plus for name in pair}
     others = [name for name in GEOMETRIES if name not in taken] + ["random-vit"]
     return with_plus + list(zip(others[::2], others[1::2], strict=True))
@@ -259,7 +259,7 @@ def kept_and_left_out() -> Markdown:
 
 def supervised_in_words() -> Markdown:
     """Return what a supervised version is."""
-    plus = [name for name, entry in ENCODERS.items() if entry.kind == "supervised"]
+    plus = [name for name in SHIPPED if ENCODERS[name].kind == "supervised"]
     words = SUPERVISED.format(**facts(plus[0]) | {"classes": len(SyntheticBank().classes)})
     return Markdown(f"{', '.join(ENCODERS[name].label for name in plus)}: {words}.")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lib.engine_heads import ROOM, stacked_head
-from lib.engine_loss import WITH_GRADIENT, backward
+from lib.engine_loss import backward, with_gradient
 from lib.engine_pooling import CHUNK, Clips, Products, Split, Weights, pieces, search_dtype
 from lib.errors import Diverged, InputError
 from lib.heads import Head, build_head, parameter_groups
@@ -73,7 +73,7 @@ class StackedTraining:
         self._head = stacked_head(runs[0].head, runs[0].options, one, search_dtype(products, dtype, device))
         states = [plain[runs[number].seed].state_dict() for number in self._numbers]
         stacks = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
-        self._dtype, self._loss = dtype, WITH_GRADIENT[LOSSES[runs[0].loss]]
+        self._dtype, self._loss = dtype, with_gradient(LOSSES[runs[0].loss])
         self._weights = {name: s.to(dtype) if s.is_floating_point() else s for name, s in stacks.items()}
         self._optimizer = AdamW(one, self._weights, [runs[number] for number in self._numbers])
         self._splits: dict[int, Split] = {}

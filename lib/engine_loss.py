@@ -4,6 +4,7 @@ A loss is a function of few numbers and many small steps: left to autograd it co
 itself. Symbols as in `lib.engine`: R runs, B clips, C classes.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -66,11 +67,24 @@ def one_of_many(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return loss, (log_softmax.exp() - targets) / logits.shape[1]
 
 
-# Each loss of `lib.train.LOSSES` for many runs.
+# The losses of the protocol for many runs.
 WITH_GRADIENT: dict[Callable[..., Tensor], LossAndGradient] = {
     asymmetric_loss: asymmetric,
     cross_entropy: one_of_many,
 }
+
+
+def with_gradient(loss: Callable[[Tensor, Tensor], Tensor]) -> LossAndGradient:
+    """Return a loss of one run for many runs: as it is written out here, or else run after run, by autograd."""
+    return WITH_GRADIENT.get(loss) or functools.partial(_by_autograd, loss)
+
+
+def _by_autograd(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        logits = logits.detach().requires_grad_()  # (R, B, C)
+        losses = torch.stack([loss(*run) for run in zip(logits, targets.expand_as(logits), strict=True)])  # (R,)
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    return losses.detach(), gradient
 
 
 def backward(
@@ -81,13 +95,13 @@ def backward(
     Parameters
     ----------
     loss : callable
-        A value of `WITH_GRADIENT`.
+        As `with_gradient` returns it.
     logits : torch.Tensor
         ``(R, B, C)``, with a graph that leads to `leaves`.
     targets : torch.Tensor
         As in `asymmetric`.
     extra : torch.Tensor, optional
-        ``(R,)``, what the head adds.
+        ``(R,)``, what the head adds; without a graph where nothing that is trained enters it.
     leaves : list of torch.Tensor
         Stacked weights, ``(R, …)``.
     """
@@ -96,6 +110,6 @@ def backward(
         losses = losses if extra is None else losses + extra
         sound = torch.isfinite(losses)  # (R,)
         bad = [] if sound.all() else (~sound).nonzero().flatten().tolist()
-    if extra is None:
+    if extra is None or not extra.requires_grad:
         return list(torch.autograd.grad(logits, leaves, gradient)), bad
     return list(torch.autograd.grad([logits, extra], leaves, [gradient, torch.ones_like(extra)])), bad

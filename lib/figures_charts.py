@@ -73,7 +73,8 @@ def draw_bars(table: pd.DataFrame) -> Figure:
         axes.text(1.01, height, words, va="center", transform=beside)  # beside the bars: it may lie among them
     axes.set_xticks(list(x.values()), list(x))
     axes.tick_params(axis="x", length=0)
-    axes.set(ylabel="mAP in %", ylim=(0, max([*top, *tuned]) * 1.1), xlim=(-0.6, max(x.values()) + 0.6))
+    metric = bars["metric"].iloc[0] if "metric" in bars else "mAP"
+    axes.set(ylabel=f"{metric} in %", ylim=(0, max([*top, *tuned]) * 1.1), xlim=(-0.6, max(x.values()) + 0.6))
     axes.grid(axis="y")
     for family in dict.fromkeys(families):
         ends = [x[head] for head in bars.index if FAMILIES[head] == family]

@@ -38,11 +38,16 @@ def draw_bottleneck(table: pd.DataFrame) -> Figure:
     rows = [row for row in ("base", "supervised") if (table["row"] == row).any()]
     whole = {row: _words(table[table["row"] == row], None) for row in rows}  # words for a whole row
     heights = [0.42 if whole[row] else 1.0 for row in rows]
+    told = (
+        "boxes show where the sounds truly are."
+        if (table["panel"] == "event").any()
+        else "when sounds are heard, nobody noted."
+    )
     figure = sheet(
         table,
         (10.5, 0.5 + 2.15 * sum(heights)),
         "Where is the information? One clip as a frozen encoder hands it over",
-        "All maps span the time and the frequencies of the spectrogram; boxes show where the sounds truly are. (a) The "
+        f"All maps span the time and the frequencies of the spectrogram; {told} (a) The "
         "three main components as red, green, blue. (b) Black is none, bright is the most in this layer. (c, d) What "
         "speaks for a class, as a trained protobin sees it: dark is the least in this map, bright the most.",
     )
@@ -109,7 +114,7 @@ def _draw_scene(axes: Axes, scene: pd.DataFrame, boxes: list, extent: tuple, cen
     ticks = [hz for hz in HZ_TICKS if centres[0] <= hz <= centres[-1]]
     axes.set_yticks(np.interp(ticks, centres, np.arange(len(centres)) + 0.5), [HZ_TICKS[hz] for hz in ticks])
     axes.set(xlabel="seconds", ylabel="Hz (mel scale)")
-    axes.set_title("Spectrogram and true events", weight="bold")
+    axes.set_title("Spectrogram and true events" if boxes else "Spectrogram", weight="bold")
 
 
 def _event_colours(boxes: list) -> dict[str, str]:

@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from lib.errors import InputError, unknown_name
-from lib.heads import FAMILIES
+from lib.heads import FAMILIES, HEADS
 
 FAMILY_COLOURS = {"cls": "#2B2B2B", "token map": "#56B4E9", "attentive": "#005F99", "prototype": "#D55E00"}
 BLUE, ORANGE = FAMILY_COLOURS["attentive"], FAMILY_COLOURS["prototype"]
 SIGNS = ("#2B2B2B", "#F4D9C6")  # of binary prototypes: −1, +1
-MARKERS = dict(zip(FAMILIES, cycle("os^vDPX<>h*d")))  # one a head, in the paper's order; a new head shares one
+MARKERS = dict(zip(HEADS, cycle("os^vDPX<>h*d")))  # one a head, in the paper's order; a new head shares one
 INK, FAINT = "#2B2B2B", "#6E6E6E"
 STYLE = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
@@ -79,9 +79,9 @@ def marker(head: str) -> dict:
 def in_order(heads: Iterable[str]) -> list[str]:
     """Return the heads that occur, once each, in the paper's order; an unknown name is an `InputError`."""
     present = set(heads)
-    for name in sorted(present - set(FAMILIES), key=str):
-        raise unknown_name("head", name, list(FAMILIES))
-    return [head for head in FAMILIES if head in present]
+    for name in sorted(present - set(HEADS), key=str):
+        raise unknown_name("head", name, list(HEADS))
+    return [head for head in HEADS if head in present]
 
 
 def sheet(table: pd.DataFrame, size: tuple[float, float], title: str, subtitle: str = "") -> Figure:

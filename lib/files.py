@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def atomic(path: Path) -> Iterator[Path]:
     InputError
         If the disk is full or the folder cannot be written; nothing half-written stays behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_me()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -121,7 +122,7 @@ def temporary_folder(inside: Path, name: str) -> Iterator[Path]:
     InputError
         If it cannot be made.
     """
-    folder = inside / f".{name}.{os.getpid()}.tmp"
+    folder = inside / f".{name}.{_me()}.tmp"
     shutil.rmtree(folder, ignore_errors=True)  # of a process long ago that had the same id
     try:
         folder.mkdir(parents=True)
@@ -134,14 +135,23 @@ def temporary_folder(inside: Path, name: str) -> Iterator[Path]:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half-written below `folder`, files or folders; those of the living stay."""
+    """Remove what killed processes of this machine left half-written below `folder`; those of the living stay."""
     for leftover in list(folder.rglob(".*.tmp")):
-        pid = leftover.name.rsplit(".", 2)[-2]
-        if pid.isdigit() and not _alive(int(pid)):
+        host, _, pid = leftover.name.rsplit(".", 2)[-2].rpartition("-")
+        if host == _host() and pid.isdigit() and not _alive(int(pid)):
             if leftover.is_dir():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+
+
+def _me() -> str:
+    """Return a name of this process that no other has, on no machine that may share the disk."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def _host() -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())
 
 
 def _alive(pid: int) -> bool:

@@ -1,12 +1,10 @@
 """The pooling heads: each makes logits of a frozen encoder's patch tokens and cls, one class a head.
 
-B clips, N = S_t·S_f patch tokens, time-major (n = t·S_f + f), D token dimension, C classes, J prototypes per
-class, K = J·C prototypes in all. `pool` makes one vector y per clip of tokens (B, N, D) and cls (B, D); the
-logits (B, C) are W·y + b, if a head says no more.
+B clips, N = S_t·S_f patch tokens, time-major (n = t·S_f + f), D token dimension, C classes, J prototypes per class,
+K = J·C in all. `pool` makes one vector y per clip of tokens (B, N, D) and cls (B, D); logits (B, C) are W·y + b.
 
-"Table 9" in a docstring is the exact parameter count at (N, D, C, J) = (512, 768, 10, 20), biases included; a
-docstring says where the paper's differs. Equations are numbered as in the paper (arXiv 2509.24901); what it
-leaves open is an option. Weights start as U(±1/√fan_in) where a docstring is silent.
+"Table 9" in a docstring is the exact parameter count at (N, D, C, J) = (512, 768, 10, 20). Equation numbers are the
+paper's (arXiv 2509.24901); what it leaves open is an option. Weights start as U(±1/√fan_in) where nothing else is said.
 """
 # ruff: noqa: D102 (pool is documented once, in lib.pooling.Head; comments give the shapes)
 
@@ -20,6 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from lib.errors import InputError, unknown_name
+from lib.heads_beyond import BEYOND
 from lib.loss import orthogonality_loss
 from lib.pooling import (
     ClassDependent,
@@ -390,7 +389,8 @@ class Protobin(Protofloat):
 
 _IN_ORDER = (Linear, Mlp, Linearc, Conv, Linpre, Mhca, Ep, Simpool, Abmilp, Proto, Protobin, Protofloat)
 HEADS: dict[str, type[Head]] = {kind.__name__.lower(): kind for kind in _IN_ORDER}  # the paper's order
-FAMILIES: dict[str, str] = {name: kind.family for name, kind in HEADS.items()}
+KNOWN = HEADS | BEYOND
+FAMILIES: dict[str, str] = {name: kind.family for name, kind in KNOWN.items()}
 
 
 def build_head(
@@ -407,35 +407,35 @@ def build_head(
     Parameters
     ----------
     name, dim, num_classes, grid, prototypes_per_class
-        A key of `HEADS`, then D, C, (S_t, S_f) and J, which heads without prototypes ignore.
+        A key of `KNOWN`, then D, C, (S_t, S_f) and J, which heads without prototypes ignore.
     generator : torch.Generator, optional
         On the CPU; all randomness of the initial weights comes from it. None: a fresh one with seed 0.
     **options
-        The keyword-only arguments of the head's class. All but the prototype heads (their small score range
-        is part of the method) also take `head_bn=False`: BatchNorm without affine on y, as EP's code has it.
+        The keyword-only arguments of the head's class. All but the prototype heads (their small score range is part of
+        the method) also take `head_bn=False`: BatchNorm without affine on y, as EP's code has it.
 
     Raises
     ------
     InputError
         If there is no such head or option, or a size or value is not possible.
     """
-    if name not in HEADS:
-        raise unknown_name("head", name, list(HEADS))
+    if name not in KNOWN:
+        raise unknown_name("head", name, list(KNOWN))
+    kind = KNOWN[name]
     if not isinstance(grid, Sequence) or len(grid) != 2:
         raise InputError(f"Head '{name}' expects grid to be (S_t, S_f), two whole numbers, got {grid!r}.")
-    sizes = {"dim": dim, "num_classes": num_classes, "S_t": grid[0], "S_f": grid[1]}
-    for size, value in (sizes | {"prototypes_per_class": prototypes_per_class}).items():
-        check_option(name, size, value, int)
-    parameters = inspect.signature(HEADS[name]).parameters.values()
-    kinds = {} if FAMILIES[name] == "prototype" else {"head_bn": bool}
-    kinds |= {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    names = ("dim", "num_classes", "S_t", "S_f", "prototypes_per_class")
+    for what, value in zip(names, (dim, num_classes, *grid, prototypes_per_class), strict=True):
+        check_option(name, what, value, int)
+    kinds = {} if kind.family == "prototype" else {"head_bn": bool}
+    kinds |= {p.name: p.annotation for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY}
     for option, value in options.items():
         if option not in kinds:
             raise unknown_name(f"{name} option", option, list(kinds))
         check_option(name, option, value, kinds[option])
     head_bn = options.pop("head_bn", False)
-    rng = torch.Generator().manual_seed(0) if generator is None else generator
-    head = HEADS[name](Size(dim, num_classes, tuple(grid), prototypes_per_class), rng, **options)
+    size = Size(dim, num_classes, tuple(grid), prototypes_per_class)
+    head = kind(size, generator or torch.Generator().manual_seed(0), **options)
     if head_bn:
         head.norm = nn.BatchNorm1d(head.classifier.in_features, eps=1e-6, affine=False)
     return head

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import EllipsisType
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from lib.encoders import encoder_version
 from lib.encoders.vit import patchify
 from lib.files import digest, write_tensors
 from lib.heads import Head
+from lib.metrics import Draws, bootstrap_draws, compare_draws, draws_interval
 from lib.paths import scratch
 from lib.pooling import max_cosine
 from lib.provenance import code_version
@@ -26,6 +28,7 @@ BANK = SyntheticBank()
 TARGETS = ("siren", "dog_bark", "drill", "church_bell", "bird", "footsteps")
 BYSTANDERS = SyntheticBank(tuple(label for label in BANK.classes if label not in TARGETS))
 RECIPE = Recipe(events=(1, 1), event_seconds=(0.5, 2.0), snr_db=(6.0, 24.0))
+DIAL = {"one event": 1, "three events": 3, "five events": 5, "nine events": 9}  # the target and its bystanders
 CONTESTANTS = {  # name → head, what stands for cls, learning rate (the best of five on clips of the split "val")
     "linear on cls": ("linear", "native", 4e-2),
     "linear on the mean": ("linear", "mean", 1e-1),
@@ -170,6 +173,40 @@ def contest(
             scores[name, test] = np.stack([one.scores(_with_cls(data, cls)).numpy() for one in trained])
         heads[name] = trained[-1].head
     return scores, heads
+
+
+def lead_draws(
+    scores: dict[tuple[str, str], np.ndarray], tests: dict[str, Embeddings], head: str, other: str
+) -> dict[str, Draws]:
+    """Return the lead of a head over another in each test, as measured and in each draw; all tests draw alike."""
+    found = {}
+    for test, data in tests.items():
+        first, second = (bootstrap_draws(scores[name, test], data.targets, sources=None) for name in (head, other))
+        found[test] = Draws(first.value - second.value, first.drawn - second.drawn)
+    return found
+
+
+def compare_on_dial(guess: int | EllipsisType, leads: dict[str, Draws]) -> str:
+    """Hold a guess of where on the `DIAL` two heads are furthest apart against the measured leads."""
+    furthest = max(leads, key=lambda test: abs(leads[test].value))  # whoever leads
+    known = [DIAL[test] for test in leads]
+    said = "no guess" if guess is ... else f"you said {guess}"
+    if guess is not ... and guess not in known:
+        said += f" (the dial has {', '.join(map(str, known))})"
+    lines = [f"furthest apart at {furthest}: {said}, measured {_points(leads[furthest])}"]
+    first, *_, last = leads
+    change, low, high = (100 * value for value in compare_draws(leads[last], leads[first])[:3])
+    said = f"{change:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+    if leads[first].value + leads[last].value < 0:  # the other head leads
+        low, high = -high, -low
+    word = "wider" if low > 0 else "narrower" if high < 0 else "neither wider nor narrower for certain"
+    lines.append(f"from {first} to {last}: {said}, {word}")
+    return "\n".join(lines)
+
+
+def _points(lead: Draws) -> str:
+    value, low, high = (100 * number for number in draws_interval(lead)[:3])
+    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
 
 
 def _with_cls(data: Embeddings, cls: str) -> Embeddings:

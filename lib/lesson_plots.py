@@ -14,6 +14,7 @@ from lib.audio import mel_centres
 from lib.data.mixer import Event
 from lib.figures_style import BLUE, FAINT, FAMILY_COLOURS, INK, ORANGE, STYLE
 from lib.loss import asymmetric_loss
+from lib.metrics import Interval
 from lib.pooling import sign
 
 LADDER = {  # name → γ₋, γ₊, margin, line
@@ -139,6 +140,25 @@ def plot_contest(precisions: dict[tuple[str, str], np.ndarray], chance: float) -
         axes.set_xticks(range(len(BARS)), [name.replace(" on ", "\non ") for name in BARS])
         axes.set(title=test, ylim=(0, 112), xlim=(-0.5, 3.0))
     panels[0].set_ylabel("mAP (%); dots: one class each")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def plot_dial(events: Sequence[int], curves: dict[str, Sequence[float]], leads: Sequence[Interval]) -> Figure:
+    """Draw mAP (0 to 1) against the number of events, a line a head, and the lead of protobin over linear on cls."""
+    figure, ((left, right),) = sheet(1, 2, 2.6)
+    for (name, family), (shape, line) in zip(BARS.items(), (("o", "-"), ("s", "--"), ("h", "-")), strict=True):
+        style = {"color": FAMILY_COLOURS[family], "marker": shape, "linestyle": line}
+        left.plot(events, [100 * value for value in curves[name]], label=name, **style)
+    left.set(ylim=(0, 112), ylabel="mAP (%)", title="three heads")
+    left.legend(frameon=False)
+    values, low, high = (100 * np.array([lead[part] for lead in leads]) for part in range(3))
+    right.errorbar(events, values, np.maximum((values - low, high - values), 0), color=ORANGE, marker="h", capsize=2)
+    right.axhline(0, color=INK, linewidth=0.8)
+    right.set(ylabel="points", title="protobin's lead over linear on cls, 95 %")
+    for axes in (left, right):
+        axes.set_xticks(events)
+        axes.set_xlabel("events in a clip")
     return figure
 
 

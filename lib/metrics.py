@@ -229,14 +229,11 @@ def bootstrap_draws(
     however many others it is compared with.
     """
     stack, targets, value = _prepared(scores, targets, metric)
-    weightings = _weightings(len(targets), sources, draws, seed)
-    return Draws(value, np.concatenate([_drawn(stack, targets, metric, weights) for weights in weightings]))
+    drawn = clip_weightings(len(targets), sources, draws, seed)
+    return Draws(value, np.concatenate([_drawn(stack, targets, metric, weights) for weights in drawn]))
 
 
-# ---- inside ------------------------------------------------------------------------------------------------
-
-
-def _weightings(clips: int, sources: Sources, draws: int, seed: int) -> Iterator[np.ndarray]:
+def clip_weightings(clips: int, sources: Sources, draws: int, seed: int) -> Iterator[np.ndarray]:
     """Yield the draws as weights (n, R), in blocks that keep memory in bounds."""
     if not isinstance(draws, int) or draws < 1:
         raise InputError(f"A bootstrap needs a whole number of draws, one or more, got {draws!r}.")
@@ -252,6 +249,9 @@ def _weightings(clips: int, sources: Sources, draws: int, seed: int) -> Iterator
             factors[np.diff(shares.indptr) == 0] = 1  # clips without a source
             weights *= factors
         yield weights
+
+
+# ---- inside ------------------------------------------------------------------------------------------------
 
 
 def _source_shares(clips: int, sources: Sources) -> sparse.csr_array | None:

@@ -1,7 +1,8 @@
 """Run the notebooks, and keep the committed ones paired with their sources.
 
 ``python -m lib.notebooks run --profile smoke`` executes all into the scratch folder;
-``python -m lib.notebooks commit`` executes them and writes the pairs that a reader sees on the web.
+``python -m lib.notebooks run --only evidence`` executes those of the evidence, which the others do without;
+``python -m lib.notebooks commit`` executes all and writes the pairs that a reader sees on the web.
 """
 
 import argparse
@@ -27,12 +28,14 @@ from lib.workers import run_parallel
 
 CHAIN = ("01", "02", "03", "04", "05")  # each needs what the one before it has computed
 READERS = ("06", "10", "12", "13", "14")  # need what the chain has computed; all others need nothing
+EVIDENCE = ("15", "16", "17", "18", "19", "20", "21", "22", "23")  # need the chain, take all cores, and long
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 def sources(only: str = "") -> list[Path]:
-    """Return the notebook sources in order, or those that `only` ("03", or "03,05") names by how they start."""
+    """Return the notebook sources in order, or those that `only` names: by how they start ("03,05"), or "evidence"."""
     paths = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+    only = ",".join(EVIDENCE) if only == "evidence" else only
     for start in only.split(","):
         if not any(path.name.startswith(start) for path in paths):
             raise unknown_name("notebook", start, [path.stem for path in paths])
@@ -110,11 +113,12 @@ def run_notebook(path: Path, parameters: dict[str, object], output: Path) -> nbf
 
 
 def run_all(profile: str, only: str = "", extra: dict[str, object] | None = None) -> None:
-    """Execute the notebooks into the scratch folder."""
+    """Execute the notebooks into the scratch folder: those that `only` names, or all but those of the evidence."""
     load_profile(profile)
+    paths = [path for path in sources(only) if only or not path.name.startswith(EVIDENCE)]
     for part in ("bootstrap", "lesson", "notebooks"):
         sweep_temporaries(scratch() / part)
-    execute(sources(only), {"profile": profile, **(extra or {})}, scratch() / "notebooks" / profile)
+    execute(paths, {"profile": profile, **(extra or {})}, scratch() / "notebooks" / profile)
 
 
 def commit_all(only: str = "") -> None:
@@ -126,16 +130,19 @@ def commit_all(only: str = "") -> None:
 
 
 def execute(paths: Sequence[Path], parameters: dict[str, object], folder: Path) -> list[Path]:
-    """Execute notebooks: those that compute the results in order, beside them the others, and last who reads results.
+    """Execute notebooks: those that compute the results in order, beside them the others, then who reads results.
+
+    Those of the evidence come last, one after the other: each takes all cores itself.
 
     Raises
     ------
     InputError
         As `run_notebook`; notebooks that have not begun are not run.
     """
-    chain, readers = ([path for path in paths if path.name.startswith(kind)] for kind in (CHAIN, READERS))
-    others = [[path] for path in paths if path not in (*chain, *readers)]
-    for tasks in ([chain, *others] if chain else others, [[path] for path in readers]):
+    kinds = (CHAIN, READERS, EVIDENCE)
+    chain, readers, evidence = ([path for path in paths if path.name.startswith(kind)] for kind in kinds)
+    others = [[path] for path in paths if path not in (*chain, *readers, *evidence)]
+    for tasks in ([chain, *others] if chain else others, [[path] for path in readers], [evidence] if evidence else []):
         for _ in run_parallel(_run_in_order, [(task, parameters, folder) for task in tasks]):
             pass
     return list(paths)
@@ -190,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["run", "commit"])
     parser.add_argument("--profile", default="pocket")
-    parser.add_argument("--only", default="", help="run the notebooks that start so, e.g. 03 or 02,05")
+    parser.add_argument("--only", default="", help="run the notebooks that start so, e.g. 03 or 02,05, or 'evidence'")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter")
     arguments = parser.parse_args()
     # Kernels and workers inherit these: this repository's lib wherever it lies, and no debugger warnings.

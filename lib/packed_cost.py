@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lib.data.datasets import load_dataset
-from lib.encoders.pocket import GEOMETRIES
+from lib.encoders import load_encoder
 from lib.errors import InputError
 from lib.figures import last_table, write_table
 from lib.files import write_tensors
@@ -32,6 +32,7 @@ from lib.paths import figure_root
 from lib.pooling import Size, sign
 from lib.profiles import load_profile
 from lib.published import DATASETS, main_prototypes, table
+from lib.store import grid_of
 
 DIM = 768  # of every encoder that the paper uses (Sections 2.1 and 4.1)
 GRIDS = {10: (64, 8), 5: (32, 8)}  # seconds → tokens of a clip with patches of 16 × 16, as A-MAE, EAT and SSLAM have
@@ -55,8 +56,8 @@ def paper_shapes() -> dict[str, Size]:
 def shown_shape(profile_name: str = "pocket") -> dict[str, Size]:
     """Return the shape of a profile's heads on the encoder and the dataset that it shows, by the dataset's name."""
     profile = load_profile(profile_name)
-    geometry, data = GEOMETRIES[profile.shown], load_dataset(profile.dataset)
-    return {data.name: Size(geometry.dim, len(data.classes), geometry.grid, data.prototypes)}
+    encoder, data = load_encoder(profile.shown), load_dataset(profile.dataset)
+    return {data.name: Size(encoder.geometry.dim, len(data.classes), grid_of(encoder, data), data.prototypes)}
 
 
 def shape_of(head: Protobin) -> Size:

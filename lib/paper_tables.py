@@ -24,6 +24,7 @@ from lib.profiles import PROTOTYPE_HEADS, Profile, load_profile
 from lib.published import BASE, FINE_TUNING
 from lib.rankings import gains_over_linear
 from lib.side_by_side import DATASET_STAND_INS, ENCODER_STAND_INS, fine_tuned
+from lib.store import grid_of
 
 NUMBERS = (2, 3, 4, 5, 6, 7, 8, 9)
 GROUPS = {2: "general", 4: "general", 5: "bioacoustic", 6: "control"}
@@ -310,7 +311,7 @@ def _datasets(profile: Profile) -> pd.DataFrame:
     rows = []
     for group in profile.groups:
         for name in group.datasets:
-            data, clips = load_dataset(name), group.clips
+            data, clips = load_dataset(name), profile.clips_of(name)
             sizes = (clips["train"], clips["val"], clips["test"], len(data.classes), f"{data.recipe.seconds:g}")
             rows.append((GROUP_TITLES[group.name], data.manifest["title"], *sizes, stands_for.get(name, NOTHING)))
     columns = ["group", "dataset", *SIZES, "made in the manner of"]
@@ -326,9 +327,10 @@ def _published_datasets() -> pd.DataFrame:
 
 def _parameters(profile: Profile) -> pd.DataFrame:
     module, data = load_encoder(profile.shown), load_dataset(profile.dataset)
-    N, D, C, J = math.prod(module.grid), module.geometry.dim, len(data.classes), data.prototypes
+    grid = grid_of(module, data)
+    N, D, C, J = math.prod(grid), module.geometry.dim, len(data.classes), data.prototypes
     heads = in_order({*profile.heads, *PROTOTYPE_HEADS})
-    rows = [(head, FAMILIES[head], formula(head), f"{count(head, module.grid, D, C, J):,}") for head in heads]
+    rows = [(head, FAMILIES[head], formula(head), f"{count(head, grid, D, C, J):,}") for head in heads]
     columns = ["head", "family", "formula", f"here (N = {N}, D = {D}, C = {C}, J = {J})"]
     return pd.DataFrame(rows, columns=columns).set_index("head")
 

@@ -17,7 +17,7 @@ from lib.audio import SAMPLE_RATE, log_mel, mel_centres
 from lib.data.datasets import Soundscapes
 from lib.data.mixer import Scene
 from lib.encoders import ENCODERS
-from lib.figures_style import INK, MARKERS, STYLE, colour, ink
+from lib.figures_style import INK, MARKERS, STYLE, colour, ink, say
 
 SIZE = (7.2, 2.6)
 
@@ -32,6 +32,9 @@ def new_figure(columns: int = 1, size: tuple[float, float] = SIZE, **options: ob
 def entitle(axes: Axes, text: str) -> None:
     """Give axes a title in the house style."""
     axes.set_title(text, loc="left", fontsize=STYLE["axes.titlesize"], weight="bold")
+
+
+MANY_CLASSES = 60  # whose names do not fit under a plot
 
 
 def page_image(figure: Figure, dpi: int = 100, colours: int = 256) -> DisplayedImage:
@@ -70,7 +73,9 @@ def plot_polyphony(data: Soundscapes, split: str, count: int) -> Figure:
     left.set(xlabel="classes in a clip", ylabel="clips", xticks=classes)
     entitle(left, f"polyphony of {split}")
     right.bar(range(targets.shape[1]), 100 * targets.mean(0), color="#56B4E9")
-    right.set_xticks(range(targets.shape[1]), [c.replace("_", " ") for c in data.classes], rotation=60, ha="right")
+    if targets.shape[1] <= MANY_CLASSES:
+        names = [name.replace("_", " ") for name in data.classes]
+        right.set_xticks(range(targets.shape[1]), names, rotation=60, ha="right")
     right.set(ylabel="% of clips")
     entitle(right, "how often each class occurs")
     return figure
@@ -80,6 +85,9 @@ def plot_search(rows: pd.DataFrame, head: str, epochs: int) -> Figure:
     """Show the trials of one cell: learning rate against validation score at each rung; stopped trials are hollow."""
     figure, (axes,) = new_figure(size=(5.2, 2.8))
     trials = rows[(rows["stage"] == "search") & (rows["head"] == head)]
+    if trials.empty:
+        say(axes, f"This part of the profile has no {head}, so there is no search of it to show.", 60)
+        return figure
     last = trials.groupby(["lr", "weight_decay"])["rung"].transform("max")
     for rung, part in trials.groupby("rung"):
         ended = part["rung"] == last[part.index]

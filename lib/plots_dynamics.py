@@ -90,14 +90,14 @@ def _draw(axes: Axes, table: pd.DataFrame, measures: tuple[str, ...], heads: lis
 def in_words(table: pd.DataFrame) -> list[str]:
     """Say in sentences what the table of `write_dynamics` holds; every number in them is taken from it."""
     mean = table.fillna({"epoch": 0}).groupby(["head", "measure", "epoch"])["value"].mean()
-    last = int(table["epoch"].max())
+    last, there = int(table["epoch"].max()), [head for head in PROTOTYPE_HEADS if head in set(table["head"])]
 
-    def path(measure: str, form: str, heads: Sequence[str] = PROTOTYPE_HEADS) -> str:
+    def path(measure: str, form: str, heads: Sequence[str] = there) -> str:
         ends = [(head, *(form.format(mean[head, measure, epoch]) for epoch in (0, last))) for head in heads]
         return ", ".join(f"{head} {start} → {end}" for head, start, end in ends)
 
     def ends(measure: str, form: str) -> str:
-        return ", ".join(f"{head} {form.format(mean[head, measure, last])}" for head in PROTOTYPE_HEADS)
+        return ", ".join(f"{head} {form.format(mean[head, measure, last])}" for head in there)
 
     flips = [mean["protobin", "flipped", epoch] for epoch in (1, last)]
     highest = mean["protobin", "cosine"].idxmax()
@@ -129,7 +129,8 @@ def _direction(table: pd.DataFrame, measure: str) -> str:
     rows = table[(table["measure"] == measure) & (table["head"] != CHANCE)]
     by_seed = rows.pivot(index=["head", "seed"], columns="epoch", values="value")
     change = (by_seed.iloc[:, -1] - by_seed.iloc[:, 0]).groupby("head")
-    raised, lowered = ((found > 0).reindex(PROTOTYPE_HEADS) for found in (change.min(), -change.max()))
+    there = [head for head in PROTOTYPE_HEADS if head in change.groups]
+    raised, lowered = ((found > 0).reindex(there) for found in (change.min(), -change.max()))
     groups = {"raises it in": raised, "lowers it in": lowered, "does neither in all seeds of": ~(raised | lowered)}
     said = [f"{verb} {' and '.join(which.index[which])}" for verb, which in groups.items() if which.any()]
     return f"Training {', '.join(said)}."

@@ -8,7 +8,10 @@ for each J; batch order is shared by the trials of a search and is each final se
 
 from dataclasses import dataclass, field, replace
 
+from lib.data.datasets import load_dataset
 from lib.errors import unknown_name
+from lib.profile_parts import part_asked_for
+from lib.studies import BASE_ENCODERS, SUPERVISED_ENCODERS, at_scale_of
 
 ALL_HEADS = (
     "linear",
@@ -27,20 +30,11 @@ BIOACOUSTIC_HEADS = ("linear", "mlp", "mhca", "ep", "proto", "protobin")  # Tabl
 CONTROL_HEADS = ("linear", "mhca", "protobin")  # Table 6
 COSTLY_HEADS = ("linearc", "conv", "abmilp")
 PROTOTYPE_HEADS = ("protobin", "protofloat", "proto")
-POCKET_ENCODERS = (
-    "pocket-amae",
-    "pocket-beats",
-    "pocket-asit",
-    "pocket-eat",
-    "pocket-dasheng",
-    "pocket-sslam",
-    "pocket-beats-plus",
-    "pocket-eat-plus",
-    "pocket-sslam-plus",
-)
+POCKET_ENCODERS = (*BASE_ENCODERS, *SUPERVISED_ENCODERS)
 # Those with a [cls] of their own; the others' linear probe reads the mean token anyway.
 WITH_CLS = ("pocket-amae", "pocket-asit", "pocket-eat", "pocket-sslam", "pocket-eat-plus", "pocket-sslam-plus")
 CONTROLS = ("random-vit", "log-mel")
+PAPER_ENCODERS = ("amae", "beats", "asit", "eat", "dasheng", "sslam", "beats-plus", "eat-plus", "sslam-plus")
 LR_RANGES = {"prototype": (2e-3, 8e-2), "other": (1e-4, 7e-3)}  # Appendix D.4
 WEIGHT_DECAY_RANGE = (1e-5, 5e-4)  # Appendix D.4
 
@@ -58,13 +52,13 @@ class Group:
     heads : tuple of str
         Heads of the comparison.
     clips : dict
-        Split → number of clips.
+        Split → number of clips; empty for all that there are.
     """
 
     name: str
     datasets: tuple[str, ...]
     heads: tuple[str, ...]
-    clips: dict[str, int]
+    clips: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,6 +146,13 @@ class Profile:
         return tuple(name for group in self.groups for name in group.datasets)
 
     @property
+    def stands_for(self) -> str:
+        """What its encoders and datasets are to the paper's."""
+        if set(self.encoders) <= set(PAPER_ENCODERS):
+            return "the published encoders, and copies of the paper's datasets"
+        return "stand-ins, not the paper's encoders and datasets"
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """The heads of the shown dataset's group."""
         return self.groups[0].heads
@@ -159,7 +160,7 @@ class Profile:
     @property
     def clips(self) -> dict[str, int]:
         """Split → number of clips of the shown dataset."""
-        return self.groups[0].clips
+        return self.clips_of(self.dataset)
 
     def group(self, dataset: str) -> Group:
         """Return the group of a dataset."""
@@ -185,7 +186,7 @@ class Profile:
 
     def clips_of(self, dataset: str) -> dict[str, int]:
         """Return split → number of clips of a dataset."""
-        return self.group(dataset).clips
+        return self.group(dataset).clips or load_dataset(dataset).sizes
 
 
 def general(datasets: tuple[str, ...], train: int, val: int, test: int, heads: tuple[str, ...] = ALL_HEADS) -> Group:
@@ -245,6 +246,36 @@ ENCODERS_COMPARED = replace(
     control_heads=(),
     fine_tuned=(),
     example=250,
+)
+
+
+# The paper's own experiments. How many configurations it runs again over seeds (k), and how many epochs the first rung
+# has, it does not say; fine-tuning is reported there and not run.
+PAPER = replace(
+    POCKET,
+    name="paper",
+    about="the paper's experiments: nine published encoders, fourteen datasets; needs a GPU, disk and the network",
+    groups=(
+        Group("general", ("as20k", "fsd50k", "desed", "spass", "urban"), ALL_HEADS),
+        Group("bioacoustic", ("hsn", "pow", "per", "nes", "sne", "uhh", "nbp"), BIOACOUSTIC_HEADS),
+        Group("control", ("esc50", "sc2"), CONTROL_HEADS),
+    ),
+    encoders=PAPER_ENCODERS,
+    shown="eat",
+    trials=50,
+    top_k=3,
+    seeds=(1, 2, 3, 4, 5),
+    batch_size=128,
+    smaller_batches={},
+    ablation_prototypes=(1, 5, 10, 20),
+    ablation_datasets=("as20k", "urban", "esc50"),
+    ablation_encoders=("amae", "beats", "asit", "eat", "sslam"),
+    mean_cls=(),
+    costly_encoders=(),
+    control_heads=(),
+    fine_tuned=(),
+    products="float32",  # its cells may come from machines with and without instructions for bfloat16
+    example=0,
 )
 
 
@@ -336,6 +367,19 @@ PROFILES = {
         with_products("float32"),
         with_products("bfloat16"),
         ENCODERS_COMPARED,
+        PAPER,
+        replace(
+            PAPER,
+            name="rehearsal",
+            about="`paper` with miniatures of everything, to try every step; its numbers mean nothing",
+            trials=2,
+            first_rung=1,
+            epochs=1,
+            top_k=1,
+            seeds=(1, 2),
+            batch_size=16,
+            bootstrap_draws=50,
+        ),
         replace(
             ENCODERS_COMPARED,
             name="encoders-esc10",
@@ -358,7 +402,15 @@ PROFILES = {
 
 
 def load_profile(name: str) -> Profile:
-    """Return a profile by name; an unknown name is an `InputError` that lists the known ones."""
-    if name not in PROFILES:
-        raise unknown_name("profile", name, list(PROFILES))
-    return PROFILES[name]
+    """Return a profile by name, or, as "profile/study", a study at its scale; or the part of it that is asked for.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, with the known ones, and for a study that the profile does not have.
+    """
+    base, _, study = name.partition("/")
+    if base not in PROFILES:
+        raise unknown_name("profile", base, list(PROFILES))
+    profile = part_asked_for(PROFILES[base])
+    return at_scale_of(profile, study) if study else profile

@@ -43,9 +43,10 @@ from lib.paths import figure_root, scratch
 from lib.pooling import ClassDependent, sign
 from lib.profiles import PROTOTYPE_HEADS, Profile, load_profile
 from lib.provenance import code_version
-from lib.results import Versions, make_cell, read_cell
+from lib.results import Versions, binarisation_cells, make_cell, read_cell
 from lib.search import Cell, base_run
-from lib.store import Embeddings, load_embeddings
+from lib.store import Embeddings
+from lib.streaming import within_memory
 from lib.tables import note
 from lib.train import Run
 
@@ -292,11 +293,15 @@ def chance(dim: int, prototypes: int, length: int, clips: int) -> list[tuple]:
 
 
 def followed_cells(profile: Profile, encoder: str = "") -> list[Cell]:
-    """Return the cells that are followed: each kind of prototypes on the shown dataset and, by default, encoder."""
+    """Return the cells that are followed: each kind of prototypes on the shown dataset and, by default, encoder.
+
+    None that the profile does not train: a part of it may lack some kinds, and without protobin there are none.
+    """
     encoder = encoder or profile.shown
     if encoder not in profile.encoders:
         raise unknown_name("encoder", encoder, list(profile.encoders))
-    return [make_cell(encoder, profile.dataset, head) for head in PROTOTYPE_HEADS]
+    trained = binarisation_cells(profile)
+    return [cell for cell in (make_cell(encoder, profile.dataset, head) for head in PROTOTYPE_HEADS) if cell in trained]
 
 
 def final_runs(profile: Profile, cell: Cell) -> tuple[list[Run], Weights]:
@@ -337,10 +342,12 @@ def dynamics(profile_name: str, encoder: str = "", show: bool = False) -> pd.Dat
     Raises
     ------
     InputError
-        If a cell or the embeddings are missing.
+        If a cell or the embeddings are missing, or the profile trains no prototypes there.
     """
     profile = load_profile(profile_name)
     cells = followed_cells(profile, encoder)
+    if not cells:
+        raise InputError(f"This part of profile '{profile.name}' has no protobin to follow; add it to HEADS.")
     ended = [final_runs(profile, cell) for cell in cells]
     runs = [[asdict(run) for run in of_cell] for of_cell, _ in ended]
     code = code_version("lib.prototype_dynamics")
@@ -365,7 +372,7 @@ def _stored_rows(path: Path, key: str) -> list[list] | None:
 
 def _follow_all(profile: Profile, cells: list[Cell], ended: list[tuple[list[Run], Weights]], show: bool) -> list[tuple]:
     first, rows = cells[0], []
-    data = load_embeddings(first.encoder, first.dataset, "train", profile.clips["train"], first.cls_mode)
+    data = within_memory(first, profile)("train")  # from disk, where it does not fit
     for number, (cell, (runs, kept)) in enumerate(zip(cells, ended, strict=True), start=1):
         if show:
             print(f"{number}/{len(cells)} {cell.head}", flush=True)

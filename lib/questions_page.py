@@ -67,7 +67,9 @@ def order_of_heads(scores: Scores) -> str:
     linear, gaps = table.of("linear", "general"), {}
     for head in table.heads("general"):
         gaps[head] = _ran(table.of(head, "general") - linear)
-    del gaps["linear"]
+    gaps.pop("linear", None)
+    if not any(gap.size for gap in gaps.values()):
+        return "there are no points above linear on general audio"
     most, average = max(gap.size for gap in gaps.values()), pd.Series({head: gap.mean() for head, gap in gaps.items()})
     average = average.sort_values(ascending=False)
     everywhere = [f"{head} {_signed(gap)}" for head, gap in average.items() if gaps[head].size == most]
@@ -82,8 +84,9 @@ def ranks_of_encoders(scores: Scores) -> str:
     words = []
     for head in ("linear", "protobin"):
         average = pd.Series(by_encoder(table.of(head, "general"))[0], table.encoders).sort_values(ascending=False)
-        words.append(f"{head}: {', '.join(f'{called(name)} {value:.1f}' for name, value in average.items())}")
-    return "; ".join(words)
+        if average.notna().any():
+            words.append(f"{head}: {', '.join(f'{called(name)} {value:.1f}' for name, value in average.items())}")
+    return "; ".join(words) or "neither linear nor protobin ran on general audio"
 
 
 def gap_closed(scores: Scores) -> str:
@@ -107,7 +110,7 @@ def leads_over_mhca(scores: Scores) -> str:
         gaps = [_ran(table.of("protobin", group) - table.of(head, group)) for head in ("mhca", "linear")]
         if gaps[0].size:
             words.append(f"{name} {_signed(gaps[0].mean())} above mhca, {_signed(gaps[1].mean())} above linear")
-    return "protobin is on " + "; on ".join(words)
+    return "protobin is on " + "; on ".join(words) if words else "protobin and mhca did not both run"
 
 
 def uplift_by_head(scores: Scores) -> str:
@@ -156,9 +159,11 @@ def mean_token(profile_name: str) -> str:
     words = []
     for cell in cells:
         entry = ENCODERS[cell.encoder]
-        if cell.head == "linear" and not is_default(cell, cell.encoder) and entry.kind != "control":
+        binary = scores.get((cell.encoder, "protobin", entry.cls))
+        on_mean = cell.head == "linear" and not is_default(cell, cell.encoder)
+        if on_mean and binary is not None and entry.kind != "control":
             linear = [scores[cell.encoder, "linear", mode] for mode in (entry.cls, cell.cls_mode)]
-            gains = [_signed(scores[cell.encoder, "protobin", entry.cls] - score) for score in linear]
+            gains = [_signed(binary - score) for score in linear]
             words.append(f"{entry.label} {' → '.join(gains)}")
     return "; ".join(words) or "no encoder was probed on its mean token"
 

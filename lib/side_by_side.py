@@ -9,22 +9,25 @@ import pandas as pd
 
 from lib import published
 from lib.data.datasets import load_dataset
-from lib.encoders import ENCODERS, load_encoder
+from lib.encoders import ENCODERS, SHIPPED, load_encoder
+from lib.encoders.manifests import CHECKPOINTS, find_checkpoint
 from lib.errors import InputError
 from lib.figures import read_table
 from lib.paths import figure_root
 from lib.profiles import LR_RANGES, WEIGHT_DECAY_RANGE, Profile, load_profile
 
 ENCODER_STAND_INS = {
-    entry.label.removesuffix(" (pocket)"): name for name, entry in ENCODERS.items() if entry.kind != "control"
+    ENCODERS[name].label.removesuffix(" (pocket)"): name for name in SHIPPED if ENCODERS[name].kind != "control"
 }
-DATASET_STAND_INS = {  # by recipe: many classes and weak evidence; scenes; one to nine events in ten seconds; one sound
+PUBLISHED = {find_checkpoint(name).manifest["label"].removesuffix(" (miniature)"): name for name in CHECKPOINTS}
+MADE = {  # by recipe: many classes and weak evidence; scenes; one to nine events in ten seconds; one sound
     "as20k": ("many-sounds", "esc50-soundscapes"),
     "spass": ("five-scenes",),
     "urban": ("ten-sounds", "soundscapes", "esc10-soundscapes"),
     "esc50": ("single-sounds", "esc10-single"),
     "sc2": ("short-sounds", "spoken-digits"),
 }
+DATASET_STAND_INS = {name: (name, *MADE.get(name, ())) for name in published.DATASETS}
 COLUMNS = ("dataset", "encoder", "head", "J", "published", "published_sd", "rerun", "rerun_sd", "low", "high", "words")
 
 
@@ -62,7 +65,8 @@ def side_by_side(number: int, profile_name: str) -> pd.DataFrame:
 def _reruns(profile: Profile) -> pd.DataFrame:
     """Return what a profile measured: the main comparison with each encoder's default [cls], and the J ablation."""
     folder = figure_root() / profile.name
-    main, counts = read_table(folder / "benchmark.csv"), read_table(folder / "prototype_counts.csv")
+    main = read_table(folder / "benchmark.csv")
+    counts = read_table(folder / "prototype_counts.csv") if profile.ablation_encoders else main.iloc[:0]
     main = main[main["cls_mode"] == main["encoder"].map({name: entry.cls for name, entry in ENCODERS.items()})]
     keys = ["dataset", "encoder", "head", "J"]
     known = set(main[keys].itertuples(index=False, name=None))
@@ -83,9 +87,10 @@ def _find(row: tuple, profile: Profile, reruns: pd.DataFrame) -> tuple:
     dataset = next((name for name in DATASET_STAND_INS.get(row.dataset, ()) if name in profile.datasets), None)
     if dataset is None:
         return *nothing, f"no rerun: profile {profile.name} has no stand-in for {row.dataset}"
-    encoder = ENCODER_STAND_INS.get(row.encoder)
+    itself = PUBLISHED.get(row.encoder)
+    encoder = itself if itself in profile.encoders else ENCODER_STAND_INS.get(row.encoder)
     if encoder not in profile.encoders:
-        return *nothing, f"no rerun: profile {profile.name} has no pocket encoder of the kind of {row.encoder}"
+        return *nothing, f"no rerun: profile {profile.name} has no encoder of the kind of {row.encoder}"
     same = reruns[(reruns["dataset"] == dataset) & (reruns["encoder"] == encoder) & (reruns["head"] == row.head)]
     if not np.isnan(row.J):
         same = same[same["J"] == row.J]
@@ -113,7 +118,7 @@ def protocol_differences(profile_name: str) -> pd.DataFrame:
         (
             "encoder",
             "ViT-base, circa 86 M parameters, D = 768",
-            f"pocket ViT, {size:.1f} M, D = {encoder.geometry.dim}",
+            f"{ENCODERS[profile.shown].label}, {size:.1f} M, D = {encoder.geometry.dim}",
         ),
         ("tokens of ten seconds", "64 x 8", f"{S_t} x {S_f}"),
         (f"dataset for {theirs}", f"{sizes['classes']:g} classes", f"{data.manifest['title']}, {len(data.classes)}"),

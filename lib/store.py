@@ -1,34 +1,32 @@
 """The embedding store: what a frozen encoder says about each clip, computed once, checked, resumable.
 
-One folder per (encoder, dataset, split): safetensors shards with ``tokens (clips, N, D)`` and ``cls (clips, D)`` in
-half precision, each with a small file ``sum-….json`` of its checksum and what it depends on, and, once all are there,
-``index.json``. Whoever finds a valid shard keeps it, and nobody takes back what another has finished: runs that build
-one store at the same time do no harm, and do some work twice. The last two levels of the path, ``view-0/last``, tell
-stored views apart (mixup variants of few-shot clips) and leave room for other layers.
+One folder of shards (`lib.shards`) per (encoder, dataset, split), with ``tokens (clips, N, D)`` and ``cls (clips, D)``
+in half precision. The last two levels of the path, ``view-0/last``, tell stored views apart (mixup variants of few-shot
+clips) and leave room for other layers.
 """
 
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.audio import SAMPLE_RATE, check_waveform
-from lib.data.datasets import Soundscapes, load_dataset
+from lib.data.datasets import OfficialSet, Soundscapes, load_dataset
 from lib.encoders import encoder_version, load_encoder
-from lib.errors import InputError
-from lib.files import digest, sha256, sweep_temporaries, write_json, write_tensors
+from lib.encoders.manifests import CHECKPOINTS
+from lib.errors import unknown_name
+from lib.files import digest
 from lib.paths import scratch
 from lib.provenance import code_version
+from lib.shards import clips_of, close_folder, open_folder, read_index, read_shard, shard_name, shards_of, write_shard
 from lib.workers import run_parallel
 
-SHARD_CLIPS = 32
 PASS_CLIPS = 8  # what a pass of an encoder makes of more does not stay in a core's cache
+FILLED_BY = "notebook 01 (`make figures`)"
 CLS_MODES = ("native", "mean", "first_token")
 
 
@@ -62,24 +60,19 @@ def store_folder(encoder: str, dataset: str, split: str, count: int, view: int =
     return scratch() / "store" / encoder / dataset / f"{split}-{count}" / f"view-{view}" / "last"
 
 
-def shard_name(number: int) -> str:
-    """Return the file name of a shard."""
-    return f"shard-{number:05d}.safetensors"
-
-
 def build_store(encoders: Sequence[str], dataset: str, counts: dict[str, int], workers: int | None = None) -> list[str]:
     """Make the store of several encoders complete: what is there and valid stays, the rest is computed.
 
     Parameters
     ----------
     encoders : sequence of str
-        Encoder names. Each clip is rendered once for all of them.
+        Encoder names. Each clip is rendered once for all small ones, and once for each published one.
     dataset : str
         Dataset name.
     counts : dict
         Split → number of clips.
     workers : int, optional
-        Processes; the number of cores by default.
+        Processes; the number of cores by default, and one for published encoders on a GPU.
 
     Returns
     -------
@@ -93,77 +86,65 @@ def build_store(encoders: Sequence[str], dataset: str, counts: dict[str, int], w
     """
     data = load_dataset(dataset)
     versions = {name: encoder_version(name, load_encoder(name)) for name in encoders}
-    lines, tasks, opened = [], [], {}
+    lines, opened = [], {}
     for split, count in counts.items():
         data.check_count(split, count)
     for split, count, view in [(s, c, v) for s, c in counts.items() for v in range(data.views(s))]:
         for encoder in encoders:
             folder = store_folder(encoder, dataset, split, count, view)
-            depends = {**data.version(split, count, view), **versions[encoder], "store_code": _code()}
-            index, why = _open_index(folder, depends)
+            depends = {**data.version(split, count, view), **versions[encoder], "store_code": store_code()}
+            index, why = open_folder(folder, depends)
             opened[encoder, split, view] = (folder, index)
             if why:
                 lines.append(f"{encoder} / {dataset} / {split}{f' / view {view}' if view else ''}: {why}")
-        for number in range(-(-count // SHARD_CLIPS)):
-            missing = [e for e in encoders if shard_name(number) not in opened[e, split, view][1]["shards"]]
-            if missing:
-                on = {e: digest(opened[e, split, view][1]["depends"]) for e in missing}
-                tasks.append((on, dataset, split, count, view, number))
-    for split, view, number, sums in run_parallel(_build_shard, tasks, workers):
-        for encoder, entry in sums.items():
-            opened[encoder, split, view][1]["shards"][shard_name(number)] = entry
-    for (encoder, _, _), (folder, index) in opened.items():
+    # Group by group: a worker holds the weights of one published encoder, and keeps them from shard to shard.
+    tasks = [task for some in together(encoders) for task in _tasks(some, dataset, counts, opened)]
+    for alone in (False, True):
+        part = [task for task in tasks if in_one_process(task[0]) is alone]
+        for split, view, number, sums in run_parallel(_build_shard, part, workers or (1 if alone else None)):
+            for encoder, entry in sums.items():
+                opened[encoder, split, view][1]["shards"][shard_name(number)] = entry
+    for (encoder, _, _), (folder, index) in sorted(opened.items()):  # each encoder is read once
         if not index["complete"]:
-            grid = load_encoder(encoder).grid
-            index.update(complete=True, grid=list(grid), shards=dict(sorted(index["shards"].items())))
-            write_json(folder / "index.json", index)
+            close_folder(folder, index, grid=list(grid_of(load_encoder(encoder), data)))
     return lines
 
 
-def _code() -> str:
-    return code_version("lib.store")
+def _tasks(encoders: Sequence[str], dataset: str, counts: dict[str, int], opened: dict) -> list[tuple]:
+    """Return what `_build_shard` has to do for some encoders that share what is rendered, of folders as opened."""
+    tasks = []
+    for split, view in dict.fromkeys((split, view) for _, split, view in opened):
+        indexes = {encoder: opened[encoder, split, view][1] for encoder in encoders}
+        on = {encoder: digest(index["depends"]) for encoder, index in indexes.items()}
+        for number in shards_of(counts[split]):
+            missing = {e: on[e] for e, index in indexes.items() if shard_name(number) not in index["shards"]}
+            if missing:
+                tasks.append((missing, dataset, split, counts[split], view, number))
+    return tasks
 
 
-def _open_index(folder: Path, depends: dict) -> tuple[dict, str]:
-    """Return the index with its valid shards only, and why anything has to be computed ('' if nothing)."""
-    fresh = {"depends": depends, "complete": False, "shards": {}}
-    if folder.is_dir():
-        sweep_temporaries(folder)
-    try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        changed = [key for key in depends if index["depends"].get(key) != depends[key]]
-        shards = {name: {"clips": entry["clips"], "sha256": entry["sha256"]} for name, entry in index["shards"].items()}
-    except FileNotFoundError:
-        index, changed, shards = fresh, [], _finished(folder, digest(depends))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return fresh, "its index is damaged"
-    if changed:
-        (folder / "index.json").unlink(missing_ok=True)  # what it names is about to be written over
-        return fresh, f"rebuilt because {', '.join(changed)} changed"
-    damaged = [name for name, entry in shards.items() if not _intact(folder / name, entry["sha256"])]
-    index = index | {"shards": {name: entry for name, entry in shards.items() if name not in damaged}}
-    if damaged:
-        return index | {"complete": False}, f"{len(damaged)} damaged shard(s) computed again (first: {damaged[0]})"
-    if index["complete"]:
-        return index, ""
-    return index, f"resumed after {len(shards)} shard(s)" if shards else "not there yet"
+def together(encoders: Iterable[str]) -> list[list[str]]:
+    """Return which encoders share what is rendered for them: all but the published ones, which are too large."""
+    small = [name for name in encoders if name.partition(":")[0] not in CHECKPOINTS]
+    return [group for group in (small, *([name] for name in encoders if name not in small)) if group]
 
 
-def _finished(folder: Path, on: str) -> dict[str, dict]:
-    """Return what lies beside the shards that were finished on these dependencies, by shard."""
-    found = {}
-    for path in sorted(folder.glob("sum-*.json")):
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            if entry.pop("depends") == on:
-                found[f"shard-{path.stem[4:]}.safetensors"] = {"clips": entry["clips"], "sha256": entry["sha256"]}
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            continue  # as if it were not there: the shard is computed again
-    return found
+def in_one_process(encoders: Iterable[str]) -> bool:
+    """Return whether this machine encodes these in one process: published ones on its GPU, which they would share."""
+    on_gpu = os.environ.get("UNMUTE_DEVICE") != "cpu" and torch.cuda.is_available()
+    return on_gpu and any(name.partition(":")[0] in CHECKPOINTS for name in encoders)
 
 
-def _intact(path: Path, checksum: str) -> bool:
-    return path.is_file() and sha256(path) == checksum
+def grid_of(encoder: nn.Module, data: Soundscapes | OfficialSet) -> tuple[int, int]:
+    """Return (S_t, S_f) of a clip; pocket encoders take clips of one length, some published ones of any."""
+    if not hasattr(encoder, "grid_of"):
+        return encoder.grid
+    return encoder.grid_of(round(data.recipe.seconds * SAMPLE_RATE))
+
+
+def store_code() -> str:
+    """Return a digest of the code that makes and keeps embeddings."""
+    return code_version("lib.store", "lib.shards")
 
 
 def _build_shard(
@@ -174,8 +155,8 @@ def _build_shard(
     `encoders` maps names to the digest of what their shards depend on.
     """
     data = load_dataset(dataset)
-    clips = range(number * SHARD_CLIPS, min((number + 1) * SHARD_CLIPS, count))
-    audio = np.stack([_audio(data, split, index, view) for index in clips])  # (clips, samples)
+    clips = clips_of(number, count)
+    audio = np.stack([usable_audio(data, split, index, view) for index in clips])  # (clips, samples)
     sums, spectrograms = {}, {}
     for name, on in encoders.items():
         encoder = load_encoder(name)
@@ -185,14 +166,13 @@ def _build_shard(
                 spectrograms[front_end] = encoder.spectrogram(audio, SAMPLE_RATE)
             parts = [encoder(part) for part in spectrograms[front_end].split(PASS_CLIPS)]
         tokens, cls = (torch.cat([getattr(part, what) for part in parts]).half() for what in ("tokens", "cls"))
-        path = store_folder(name, dataset, split, count, view) / shard_name(number)
-        write_tensors(path, {"tokens": tokens, "cls": cls})
-        sums[name] = {"clips": len(clips), "sha256": sha256(path)}
-        write_json(path.with_name(f"sum-{number:05d}.json"), {**sums[name], "depends": on})
+        folder = store_folder(name, dataset, split, count, view)
+        sums[name] = write_shard(folder, number, {"tokens": tokens, "cls": cls}, on)
     return split, view, number, sums
 
 
-def _audio(data: Soundscapes, split: str, index: int, view: int) -> np.ndarray:
+def usable_audio(data: Soundscapes, split: str, index: int, view: int) -> np.ndarray:
+    """Return the samples of a clip; one that cannot be used is an `InputError` that names it."""
     audio = data.scene(split, index, view).audio
     check_waveform(audio, f"clip {index} of {data.name}/{split}")
     return audio
@@ -219,26 +199,21 @@ def load_embeddings(
     """
     folder = store_folder(encoder, dataset, split, count, view)
     if cls_mode not in CLS_MODES:
-        raise InputError(f"Unknown cls mode '{cls_mode}'; choose one of: {', '.join(CLS_MODES)}.")
-    try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        index = {"complete": False}
-    if not index["complete"]:
-        raise InputError(
-            f"The embeddings of '{encoder}' on {dataset}/{split} are not complete; run notebook 01 (`make figures`): "
-            "it continues where it stopped."
-        )
-    tokens, cls = read_shards(folder, index["shards"])
-    if cls_mode == "mean":
-        cls = tokens.float().mean(1)  # (clips, D)
-    elif cls_mode == "first_token":
-        cls = tokens[:, 0].float()
+        raise unknown_name("cls mode", cls_mode, CLS_MODES)
+    index = read_index(folder, f"The embeddings of '{encoder}' on {dataset}/{split}", FILLED_BY)
+    tokens, cls = read_shards(folder, index["shards"], FILLED_BY)
     targets = torch.from_numpy(load_dataset(dataset).targets(split, count, view))
-    return Embeddings(tokens, cls, targets, tuple(index["grid"]))
+    return Embeddings(tokens, standing_for_cls(tokens, cls, cls_mode), targets, tuple(index["grid"]))
 
 
-def read_shards(folder: Path, shards: dict[str, dict]) -> tuple[Tensor, Tensor]:
+def standing_for_cls(tokens: Tensor, cls: Tensor, mode: str) -> Tensor:
+    """Return what stands for [cls]: cls (clips, D) itself, or of tokens (clips, N, D) the mean or the first."""
+    if mode == "mean":
+        return tokens.float().mean(1)  # (clips, N, D) → (clips, D)
+    return tokens[:, 0].float() if mode == "first_token" else cls
+
+
+def read_shards(folder: Path, shards: dict[str, dict], notebook: str) -> tuple[Tensor, Tensor]:
     """Return tokens float16 (clips, N, D) and cls float32 (clips, D) of all shards, each checked as it is read.
 
     Beside the result no more than one shard is held.
@@ -251,7 +226,7 @@ def read_shards(folder: Path, shards: dict[str, dict]) -> tuple[Tensor, Tensor]:
     tokens, cls, start = torch.empty(0), torch.empty(0), 0
     clips = sum(entry["clips"] for entry in shards.values())
     for name, entry in shards.items():
-        part = read_shard(folder / name, entry["sha256"])
+        part = read_shard(folder / name, entry["sha256"], notebook)
         if not start:
             tokens = part["tokens"].new_empty(clips, *part["tokens"].shape[1:])
             cls = torch.empty(clips, *part["cls"].shape[1:])
@@ -259,18 +234,3 @@ def read_shards(folder: Path, shards: dict[str, dict]) -> tuple[Tensor, Tensor]:
         tokens[start:stop], cls[start:stop] = part["tokens"], part["cls"]
         start = stop
     return tokens, cls
-
-
-def read_shard(path: Path, checksum: str) -> dict[str, Tensor]:
-    """Return the tensors of a shard; an `InputError` if it is missing or not what its checksum says."""
-    if not _intact(path, checksum):
-        raise InputError(
-            f"The shard '{path.name}' in '{path.parent}' is missing, truncated or damaged; run notebook 01 (or `make "
-            "figures`), it computes this shard again and keeps the others."
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(
-            f"The shard '{path}' is no safetensors file ({error}); delete it and run notebook 01."
-        ) from error

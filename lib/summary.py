@@ -13,7 +13,7 @@ import pandas as pd
 from lib import published
 from lib.data.datasets import load_dataset
 from lib.encoder_comparison import COMPARED, label_of, labelled, margins
-from lib.encoders import ENCODERS
+from lib.encoders import ENCODERS, SHIPPED
 from lib.errors import InputError
 from lib.figures import read_table
 from lib.paths import FIGURES
@@ -304,7 +304,7 @@ def encoders(read: Read) -> str:
         usual = [label_of("linear", ENCODERS[encoder].cls, encoder) for encoder in steps["encoder"]]
         added = [steps.loc[steps["head"] == head, "gain"].mean() for head in (usual, "protobin")]
         labels.append(f"{signed(added[0])} and {signed(added[1])} on {place}")
-    supervised = sum(entry.kind == "supervised" for entry in ENCODERS.values())
+    supervised = sum(ENCODERS[name].kind == "supervised" for name in SHIPPED)
     return (
         f"*{counted(number).capitalize()} encoders*, supervised⁺ included "
         "([notebook 09](notebooks/09_nine_encoders_one_bottleneck.ipynb)), in points: a linear probe on the mean token "

@@ -16,17 +16,22 @@ from lib.comparisons import averages, fine_tuning, interval, is_default
 from lib.data.datasets import load_dataset
 from lib.data.mixer import Scene
 from lib.encoders import ENCODERS, load_encoder
+from lib.figures_charts import GROUPS
 from lib.figures_style import in_order
 from lib.heads import Head, build_head
 from lib.profiles import COSTLY_HEADS, Profile, load_profile
 from lib.rankings import encoder_ranking, gains_over_linear, win_matrix, win_ranks
 from lib.results import main_cells, make_cell, read_cell
-from lib.store import load_embeddings
+from lib.store import grid_of
+from lib.streaming import from_disk
 
 NO_SUPERVISED = "This profile has no supervised⁺ version of the encoder that is shown."
 NO_PAIRS = "This profile has no supervised⁺ version of an encoder."
 NO_FINE_TUNING = "This profile fine-tunes no encoder: the upper line of the paper's figure is not drawn."
-NO_BIOACOUSTICS = "This profile has no bioacoustic dataset."
+NOTHING_OF = {  # group → what is said in its place
+    "general": "This profile has no general dataset, or no self-supervised encoder.",
+    "bioacoustic": "This profile has no bioacoustic dataset.",
+}
 SHOWN_PROTOTYPES = 64
 PCA_CLIPS = 64  # training clips whose tokens fix the components of Figure 1
 
@@ -63,8 +68,10 @@ def _scene_rows(name: str, scene: Scene) -> pd.DataFrame:
     """Return the axes and the spectrogram of a clip, in the geometry of an encoder."""
     encoder = load_encoder(name)
     spectrogram = encoder.spectrogram(scene.audio, SAMPLE_RATE)
-    picture = _map_rows("spectrogram", "log-mel", coarse(spectrogram[0, : encoder.grid[0] * encoder.geometry.patch[0]]))
-    return pd.concat([_axis_rows(encoder), picture], ignore_index=True)
+    frames = spectrogram[0] if spectrogram.shape[-1] == encoder.geometry.num_mels else spectrogram[0].T  # Dasheng's
+    steps = min(encoder.grid[0] * encoder.geometry.patch[0], len(frames))
+    picture = _map_rows("spectrogram", "log-mel", coarse(frames[:steps]))
+    return pd.concat([_axis_rows(encoder, steps), picture], ignore_index=True)
 
 
 def _encoder_rows(profile: Profile, name: str, scene: Scene) -> pd.DataFrame:
@@ -75,23 +82,38 @@ def _encoder_rows(profile: Profile, name: str, scene: Scene) -> pd.DataFrame:
         evidence = trained_head(profile, name, "protobin").evidence_map(encoding.tokens)[0]  # (C, S_t, S_f)
     S_t, S_f = encoding.grid
     parts = [pd.DataFrame([{"panel": "label", "text": ENCODERS[name].label}])]
-    others = load_embeddings(name, profile.dataset, "train", profile.clips["train"]).tokens[:PCA_CLIPS].float()
-    for channel, values in zip("rgb", pca_colours(encoding.tokens[0], others), strict=True):
+    for channel, values in zip("rgb", pca_colours(encoding.tokens[0], other_tokens(profile, name)), strict=True):
         parts.append(_map_rows("pca", channel, values.reshape(S_t, S_f)))  # (N,) -> (S_t, S_f)
-    depth = encoding.attention.shape[1]
-    for layer in (0, depth // 2, depth - 1):
+    depth = 0 if encoding.attention is None else encoding.attention.shape[1]  # 0 without a [cls]
+    for layer in sorted({0, depth // 2, depth - 1}) if depth else ():
         attention = encoding.attention[0, layer].mean(0).reshape(S_t, S_f)  # (heads, N) -> (S_t, S_f)
         parts.append(_map_rows("attention", f"layer {layer + 1}", attention))
-    for label in dict.fromkeys(event.label for event in scene.events):
+    for label in _labels(profile, scene):
         parts.append(_map_rows("evidence", label, evidence[classes.index(label)]))
     return pd.concat(parts, ignore_index=True)
+
+
+def other_tokens(profile: Profile, encoder: str) -> torch.Tensor:
+    """Return the tokens of the first training clips, ``(clips, N, D)``; of the others nothing is held in memory."""
+    cell = make_cell(encoder, profile.dataset, "linear", cls_mode="native")
+    return from_disk(cell, profile, "train").tokens[:PCA_CLIPS].float()
+
+
+def _labels(profile: Profile, scene: Scene) -> list[str]:
+    """Return the classes of the clip that is shown, also where nobody knows when they are heard."""
+    if scene.events:
+        return list(dict.fromkeys(event.label for event in scene.events))
+    data = load_dataset(profile.dataset)
+    present = data.targets("test", profile.example + 1)[profile.example]  # (C,)
+    return [label for label, there in zip(data.classes, present, strict=True) if there]
 
 
 def trained_head(profile: Profile, encoder: str, head: str, state: str = "") -> Head:
     """Return a finished cell's head with its trained weights (`state` ""), or its initial ones ("initial.")."""
     cell, module = make_cell(encoder, profile.dataset, head), load_encoder(encoder)
     weights, classes = read_cell(profile, cell).weights, load_dataset(profile.dataset).classes
-    built = build_head(head, module.geometry.dim, len(classes), module.grid, cell.prototypes)
+    grid = grid_of(module, load_dataset(profile.dataset))
+    built = build_head(head, module.geometry.dim, len(classes), grid, cell.prototypes)
     initial = {key.removeprefix("initial."): value for key, value in weights.items() if key.startswith("initial.")}
     trained = {key: value for key, value in weights.items() if not key.startswith("initial.")}
     built.load_state_dict(initial if state else trained)
@@ -131,27 +153,16 @@ def pca_colours(tokens: torch.Tensor, others: torch.Tensor) -> np.ndarray:
     return np.clip((components - low) / (high - low), 0.0, 1.0)
 
 
-def _axis_rows(encoder: torch.nn.Module) -> pd.DataFrame:
+def _axis_rows(encoder: torch.nn.Module, frames: int) -> pd.DataFrame:
     centres = mel_centres(encoder.geometry.num_mels)
     axis = [{"panel": "axis", "name": "hz", "f": band, "value": hz} for band, hz in enumerate(centres)]
-    seconds = encoder.grid[0] * encoder.geometry.patch[0] * encoder.geometry.hop_ms / 1000
+    seconds = frames * encoder.geometry.hop_ms / 1000
     return pd.DataFrame([{"panel": "axis", "name": "seconds", "value": seconds}, *axis])
 
 
 def _event_rows(events: tuple) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "panel": "event",
-                "name": event.label,
-                "start_s": event.onset,
-                "end_s": event.offset,
-                "low_hz": event.low_hz,
-                "high_hz": event.high_hz,
-            }
-            for event in events
-        ]
-    )
+    rows = [("event", event.label, event.onset, event.offset, event.low_hz, event.high_hz) for event in events]
+    return pd.DataFrame(rows, columns=["panel", "name", "start_s", "end_s", "low_hz", "high_hz"])
 
 
 def _map_rows(panel: str, name: str, values: np.ndarray | torch.Tensor) -> pd.DataFrame:
@@ -164,7 +175,7 @@ def _map_rows(panel: str, name: str, values: np.ndarray | torch.Tensor) -> pd.Da
 
 def figure_2(profile: Profile) -> tuple[pd.DataFrame, str]:
     """One bar a head on one encoder, with sd over seeds and a bootstrap interval over test clips; fine-tuning."""
-    data, table = load_dataset(profile.dataset), averages(profile)
+    data, table = load_dataset(profile.dataset), averages(profile, profile.group(profile.dataset).name)
     table = table[(table["encoder"] == profile.shown) & (table["dataset"] == profile.dataset)]
     table = table.drop(columns=["dataset", "encoder"])
     cells = [cell for cell in main_cells(profile) if is_default(cell, profile.shown) and cell.dataset == data.name]
@@ -190,7 +201,7 @@ def figure_3(profile: Profile) -> tuple[pd.DataFrame, str]:
     """List the shapes of the method in this profile."""
     encoder, data = load_encoder(profile.shown), load_dataset(profile.dataset)
     classes = len(data.classes)
-    geometry, (S_t, S_f) = encoder.geometry, encoder.grid
+    geometry, (S_t, S_f) = encoder.geometry, grid_of(encoder, data)
     shapes = {
         "frames": S_t * geometry.patch[0],
         "mel": geometry.num_mels,
@@ -261,7 +272,7 @@ def figure_5(profile: Profile) -> tuple[pd.DataFrame, str]:
     for group in ("general", "bioacoustic"):
         means = of_kind(averages(profile, group), "base")
         if means.empty:
-            parts.append(pd.DataFrame([{"group": group, "kind": "missing", "text": NO_BIOACOUSTICS}]))
+            parts.append(pd.DataFrame([{"group": group, "kind": "missing", "text": NOTHING_OF[group]}]))
             continue
         wins = win_matrix(means, in_order(means["head"]))
         parts.append(wins.assign(group=group, kind="wins", text=""))
@@ -304,7 +315,7 @@ def figure_8(profile: Profile) -> tuple[pd.DataFrame, str]:
         means = averages(profile, group)
         means = means[means["encoder"].isin([name for pair in pairs for name in pair])]
         if means.empty:
-            words = NO_BIOACOUSTICS if pairs else NO_PAIRS
+            words = NOTHING_OF[group] if pairs else NO_PAIRS
             parts.append(pd.DataFrame([{"group": group, "kind": "missing", "text": words}]))
             continue
         counts = means["head"].value_counts()
@@ -317,7 +328,30 @@ def figure_8(profile: Profile) -> tuple[pd.DataFrame, str]:
     words = "ranks by pairwise wins of more than the other's sd; in brackets wins per (dataset, encoder)"
     if left_out:
         words += f"; not ranked, since they did not run on all these encoders: {', '.join(in_order(left_out))}"
-    return pd.concat(parts, ignore_index=True), note(profile, words)
+    table = pd.concat(parts, ignore_index=True)
+    for column in ("head", "variant", "wins", "rank"):  # there even if both groups are missing
+        if column not in table:
+            table[column] = np.nan
+    return table, note(profile, words)
+
+
+def left_out(number: int, profile: Profile) -> str:
+    """Return why a figure cannot be drawn of a part of a profile, in a sentence; '' if it can."""
+    heads = {group.name: set(group.heads) for group in profile.groups}
+    general = heads.get("general", set())
+    kinds = {ENCODERS[name].kind for name in profile.encoders}
+    needs = {
+        1: ("protobin" in profile.heads, "a trained protobin"),
+        4: ("protobin" in profile.heads, "a trained protobin"),
+        5: ("base" in kinds and heads.keys() & GROUPS, "a self-supervised encoder on a general or bioacoustic dataset"),
+        6: (general >= {"linear", "protobin"} and kinds - {"control"}, "linear and protobin on a general dataset"),
+        7: (
+            "linear" in general and general - {"linear"} and kinds - {"supervised"},
+            "linear and another head on a general dataset, with an encoder that has seen no labels",
+        ),
+    }
+    there, what = needs.get(number, (True, ""))
+    return "" if there else f"Figure {number} is left out: it needs {what}, and this part of the profile has none."
 
 
 TABLES: dict[int, Callable[[Profile], tuple[pd.DataFrame, str]]] = {

@@ -1,5 +1,6 @@
 """A pool of worker processes, one torch thread each, that end with their parent however it ends."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 
 from lib.errors import InputError
+
+_elsewhere: list[Callable[..., Iterator[Any]]] = []  # where tasks are sent instead, the last while it is open
 
 
 def core_count() -> int:
@@ -32,6 +35,9 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
     of threads is what makes results repeat byte for byte.
     """
     tasks = list(tasks)
+    if _elsewhere:
+        yield from _elsewhere[-1](function, tasks)
+        return
     workers = min(workers or core_count(), len(tasks))
     if workers <= 1:
         threads = torch.get_num_threads()
@@ -42,7 +48,7 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
         finally:
             torch.set_num_threads(threads)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=start_worker, initargs=(dict(os.environ),))
+    pool = ProcessPoolExecutor(workers, mp_context=context(), initializer=start_worker, initargs=(dict(os.environ),))
     try:
         pending: list[Future] = [pool.submit(function, *task) for task in tasks]
         for done in as_completed(pending):
@@ -56,18 +62,28 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def sent_to(run: Callable[..., Iterator[Any]]) -> Iterator[None]:
+    """Have `run` do what `run_parallel` is asked for in this block, on its workers: those of `lib.cluster`."""
+    _elsewhere.append(run)
+    try:
+        yield
+    finally:
+        _elsewhere.pop()
+
+
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return ``function(*arguments)``, so that tasks of several functions can share a pool."""
     return function(*arguments)
 
 
-def _context() -> BaseContext:
-    """Return how processes start: on Linux from a server that has imported everything once, elsewhere anew."""
+def context(*also: str) -> BaseContext:
+    """Return how processes start: on Linux from a server that has imported all modules once, elsewhere anew."""
     if not sys.platform.startswith("linux"):
         return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["lib.results"])
-    return context
+    forking = get_context("forkserver")
+    forking.set_forkserver_preload(["lib.results", *also])
+    return forking
 
 
 def start_worker(environment: dict[str, str]) -> None:

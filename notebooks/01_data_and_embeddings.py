@@ -28,12 +28,12 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lib.data.datasets import load_dataset
-from lib.encoder_pages import ORIGINALS
+from lib.data_pages import encoder_words, events_table, ranges_table
 from lib.encoders import ENCODERS, load_encoder
 from lib.plots import plot_polyphony, plot_scene
 from lib.profiles import load_profile
-from lib.published import facts
-from lib.store import build_store, load_embeddings
+from lib.results import fill_stores, make_cell
+from lib.streaming import from_disk
 
 settings = load_profile(profile)
 data = load_dataset(settings.dataset)
@@ -55,7 +55,7 @@ plot_scene(scene)
 # on top of it can still hide it. The band holds the middle 90 % of the event's energy.
 
 # %%
-pd.DataFrame(scene.events).drop(columns="source").round(2)
+events_table(scene)
 
 # %% [markdown]
 # ## The datasets, in groups
@@ -101,7 +101,7 @@ pd.DataFrame(
 # refuses to load until it has a new version and a reason.
 
 # %%
-pd.Series(data.manifest["recipe"], name="range").to_frame()
+ranges_table(data)
 
 # %%
 plot_polyphony(data, "train", settings.clips["train"])
@@ -118,9 +118,7 @@ plot_polyphony(data, "train", settings.clips["train"])
 # recipe rebuilds what it must and says why.
 
 # %% tags=["long"]
-for name in settings.datasets:
-    for line in build_store(settings.encoders_of(name), name, settings.clips_of(name)):
-        print(line)
+_ = fill_stores([(settings.encoders_of(name), name, settings.clips_of(name)) for name in settings.datasets])
 
 # %% [markdown]
 # On the dataset that Figures 1 to 4 show:
@@ -128,8 +126,9 @@ for name in settings.datasets:
 # %%
 rows = []
 for name in settings.encoders:
-    parts = {split: load_embeddings(name, settings.dataset, split, n) for split, n in settings.clips.items()}
-    tokens = parts["train"].tokens
+    cell = make_cell(name, settings.dataset, "linear", cls_mode="native")
+    parts = {split: from_disk(cell, settings, split) for split in settings.clips}  # nothing is held in memory
+    _, N, D = parts["train"].tokens.shape
     rows.append(
         {
             "encoder": ENCODERS[name].label,
@@ -137,13 +136,11 @@ for name in settings.encoders:
             "parameters": sum(p.numel() for p in load_encoder(name).parameters()),
             "clips": " / ".join(str(len(part)) for part in parts.values()),
             "grid S_t × S_f": "{} × {}".format(*parts["train"].grid),
-            "tokens per clip N": tokens.shape[1],
-            "dimension D": tokens.shape[2],
+            "tokens per clip N": N,
+            "dimension D": D,
             "cls": ENCODERS[name].cls,
             "classes without a test positive": int((parts["test"].targets.sum(0) == 0).sum()),
-            "MB on disk": round(
-                sum(len(p) for p in parts.values()) * (tokens[0].numel() + tokens.shape[2]) * 2 / 1e6, 1
-            ),
+            "MB on disk": round(sum(len(part) for part in parts.values()) * (N + 1) * D * 2 / 1e6, 1),
         }
     )
 pd.DataFrame(rows).set_index("encoder").T
@@ -156,14 +153,7 @@ pd.DataFrame(rows).set_index("encoder").T
 # And the encoder that Figures 1 to 4 show:
 
 # %%
-original = ORIGINALS[settings.shown]
-Markdown(
-    f"`{ENCODERS[settings.shown].label}` was pretrained by this project in the manner of {original.label} "
-    f"({original.paradigm[0].lower()}{original.paradigm[1:]}) on mixtures from both banks, field recordings and spoken "
-    f"digits, training sources only. It stands for the paper's {original.label} "
-    f"({int(facts('parameters')[original.label]) / 1e6:.0f} million parameters, pretrained on AudioSet) and is not it; "
-    "so with the others (notebook 08)."
-)
+Markdown(encoder_words(settings.shown))
 
 # %% [markdown]
 # Next: [02, train the probes](02_train_the_probes.ipynb).

@@ -23,6 +23,8 @@ profile = "pocket"
 
 # %%
 # %matplotlib inline
+from IPython.display import Markdown
+
 from lib.comparisons import prototype_counts
 from lib.encoders import ENCODERS
 from lib.plots import plot_prototype_counts
@@ -45,14 +47,17 @@ computed = run_cells(profile, prototype_count_cells(settings))
 
 # %%
 table = prototype_counts(profile)
-plot_prototype_counts(table)
+nothing = Markdown(
+    "This part of the profile has no `protobin` on data and encoders of the ablation, so nothing is shown."
+)
+nothing if table.empty else plot_prototype_counts(table)
 
 # %%
 shown = table.assign(
     score=[f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(table["mean"], table["sd"], strict=True)],
     encoder=[ENCODERS[name].label for name in table["encoder"]],
 )
-shown.pivot(index=["dataset", "encoder", "head"], columns="J", values="score").fillna("")
+None if table.empty else shown.pivot(index=["dataset", "encoder", "head"], columns="J", values="score").fillna("")
 
 # %% [markdown]
 # Two things to look for. *Does it saturate*, and where? And *does binarisation need numbers*: a ±1 vector in D

@@ -26,6 +26,7 @@ profile = "pocket"
 import math
 
 import pandas as pd
+from IPython.display import Markdown
 
 from lib.comparisons import prototype_contrasts
 from lib.data.datasets import load_dataset
@@ -37,6 +38,7 @@ from lib.results import binarisation_cells, run_cells
 from lib.tables import pairwise_cosines, signs_of, trained_head
 
 settings = load_profile(profile)
+nothing = Markdown("This part of the profile has no `protobin`, so nothing is shown here.")
 
 # %% [markdown]
 # > 1. **proto**: The baseline […] using float-based, class-dependent prototypes with an orthogonality loss.
@@ -57,14 +59,14 @@ computed = run_cells(profile, binarisation_cells(settings))
 
 # %%
 table = prototype_contrasts(profile)
-plot_contrasts(table[table["dataset"] == settings.dataset])
+nothing if table.empty else plot_contrasts(table[table["dataset"] == settings.dataset])
 
 # %% [markdown]
 # And over all datasets: the mean of the differences, and in how many of the pairs (dataset, encoder) the interval lies above or
 # below zero.
 
 # %%
-table.groupby("contrast", sort=False).agg(
+None if table.empty else table.groupby("contrast", sort=False).agg(
     difference=("difference", "mean"),
     pairs=("difference", "size"),
     above_zero=("low", lambda low: int((low > 0).sum())),
@@ -97,11 +99,11 @@ pd.DataFrame([{"shape": name, **memory(*shape)} for name, shape in shapes.items(
 
 # %%
 rows = []
-for state, title in (("initial.", "before training"), ("", "after training")):
+for state, title in (("initial.", "before training"), ("", "after training")) if "protobin" in settings.heads else ():
     signs = signs_of(trained_head(settings, settings.shown, "protobin", state))  # (K, D)
     rows.append({"": title, "mean |cosine|": pairwise_cosines(signs).mean(), "share of +1": (signs > 0).mean()})
 rows.append({"": "random signs: √(2/πD)", "mean |cosine|": math.sqrt(2 / (math.pi * dim)), "share of +1": 0.5})
-pd.DataFrame(rows).set_index("").round(4)
+pd.DataFrame(rows).set_index("").round(4) if "protobin" in settings.heads else nothing
 
 # %% [markdown]
 # Next: [05, the figures](05_figures.ipynb).

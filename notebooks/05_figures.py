@@ -23,13 +23,15 @@ profile = "pocket"
 
 # %%
 # %matplotlib inline
+from IPython.display import Markdown
+
 from lib.comparisons import benchmark, fine_tuning, prototype_contrasts, prototype_counts
 from lib.figures import draw_figure, read_table, save_figure, write_table
 from lib.paths import figure_root
 from lib.plots import page_image
 from lib.profiles import load_profile
 from lib.results import gather
-from lib.tables import figure_table
+from lib.tables import figure_table, left_out
 
 folder = figure_root() / profile
 results = gather(profile)
@@ -41,6 +43,8 @@ if load_profile(profile).fine_tuned:
 
 
 def figure(number):
+    if why := left_out(number, load_profile(profile)):
+        return Markdown(why)
     path = folder / f"figure_{number}"
     write_table(path.with_suffix(".csv"), *figure_table(number, profile))
     drawn = draw_figure(number, read_table(path.with_suffix(".csv")))

@@ -24,6 +24,7 @@ profile = "pocket"
 # %%
 # %matplotlib inline
 import pandas as pd
+from IPython.display import Markdown
 
 from lib import published
 from lib.data.datasets import load_dataset
@@ -141,7 +142,12 @@ beside = side_by_side(2, profile)
 settings = load_profile(profile)
 both = beside[beside["words"] == f"{settings.shown} on {settings.dataset}"]
 here = f"{ENCODERS[settings.shown].label}, {load_dataset(settings.dataset).manifest['title']}"
-plot_side_by_side(both, [f"the paper: {both['encoder'].iloc[0]}, {both['dataset'].iloc[0]} (Table 2)", f"here: {here}"])
+if both.empty or "linear" not in set(both["head"]):
+    shown = Markdown(f"Table 2 has nothing that stands beside the heads on {here}, or linear is not among them.")
+else:
+    theirs = f"the paper: {both['encoder'].iloc[0]}, {both['dataset'].iloc[0]} (Table 2)"
+    shown = plot_side_by_side(both, [theirs, f"here: {here}"])
+shown
 
 # %%
 for (dataset, encoder), part in beside.dropna(subset=["rerun"]).groupby(["dataset", "encoder"], sort=False):

@@ -53,7 +53,8 @@ from lib.plots import page_image
 from lib.plots_packed import plot_shrinking, plot_sizes, plot_times
 from lib.profiles import load_profile
 from lib.published import facts
-from lib.store import load_embeddings
+from lib.results import make_cell
+from lib.streaming import within_memory
 from lib.tables import trained_head
 
 settings = load_profile(profile)
@@ -72,7 +73,7 @@ encoder, label = settings.shown, settings.dataset  # the head's shape is called 
 # %%
 try:
     head = trained_head(settings, encoder, "protobin")
-    data = load_embeddings(encoder, settings.dataset, "test", settings.clips["test"])
+    data = within_memory(make_cell(encoder, label, "protobin", cls_mode="native"), settings)("test")  # or left on disk
     tokens, targets, about = data.tokens, data.targets.numpy(), "This head was trained by notebook 02."
 except InputError as error:  # all but mAP holds for any weights
     head, targets, about = (

@@ -58,8 +58,9 @@ settings = load_profile(profile)
 # head's final runs, on the encoder that Figure 4 shows. They are trained again, and between the epochs someone looks at them.
 
 # %% tags=["long"]
-computed = run_cells(profile, followed_cells(settings))
-table = write_dynamics(profile, show=True)
+cells = followed_cells(settings)  # of the prototypes that this part of the profile trains
+computed = run_cells(profile, cells)
+table = write_dynamics(profile, show=True) if cells else None
 
 # %% [markdown]
 # ## What is looked at
@@ -85,7 +86,8 @@ table = write_dynamics(profile, show=True)
 # picks, the classifier cannot know of.
 
 # %%
-page_image(plot_dynamics(table), dpi=130, colours=128)
+nothing = Markdown("This part of the profile has no `protobin`, so nothing is shown.")
+nothing if table is None else page_image(plot_dynamics(table), dpi=130, colours=128)
 
 # %% [markdown]
 # ## What came out
@@ -93,7 +95,7 @@ page_image(plot_dynamics(table), dpi=130, colours=128)
 # These sentences are written by the code from the table above (`figures/<profile>/dynamics.csv`).
 
 # %%
-Markdown("\n".join(f"- {sentence}" for sentence in in_words(table)))
+nothing if table is None else Markdown("\n".join(f"- {sentence}" for sentence in in_words(table)))
 
 # %% [markdown]
 # Why should prototypes become more alike, if they do? One reason could be this: a step moves a prototype towards or away from

@@ -46,7 +46,7 @@ seeds = len(settings.seeds)
 def both(number):
     """Show a table as it is here, and the published one; ours also goes into a file of its own."""
     ours = as_markdown(paper_table(number, profile))
-    about = f"Profile `{profile}` ({settings.about}); stand-ins, not the paper's encoders and datasets."
+    about = f"Profile `{profile}` ({settings.about}); {settings.stands_for}."
     marks = f" Mean±sd over {seeds} seeds in percent; – was not run." if number < 8 else ""
     path = figure_root() / profile / f"table_{number}.md"
     write_text(path, f"**Table {number}. {CAPTIONS[number]}.** {about}{marks}\n\n{ours}\n")
@@ -61,7 +61,9 @@ def both(number):
 # %%
 titles = {2: "general audio (Table 2)", 5: "bioacoustics (Table 5)", 6: "single-label (Table 6)"}
 gains = {title: average_gains(number, profile) for number, title in titles.items()}
-page_image(plot_heads({title: pair for title, pair in gains.items() if len(pair[1])}), colours=64)
+gains = {title: pair for title, pair in gains.items() if pair[1]["gain"].notna().any()}
+nothing = Markdown("This part of the profile has no head beside linear, so nothing is shown.")
+page_image(plot_heads(gains), colours=64) if gains else nothing
 
 # %% [markdown]
 # ## Table 8 · The datasets

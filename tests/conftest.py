@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_host import builder as builder
+from checkpoint_host import host as host
+from checkpoint_host import tiny as tiny
+from tiny_published import cheap_clips as cheap_clips
+from tiny_published import published as published
 
 from lib.paths import audio_root
 

@@ -24,6 +24,7 @@ from lib.encoders.pocket import POCKET
 from lib.engine import StackedTraining
 from lib.errors import InputError
 from lib.figures import read_table, write_table
+from lib.files import _host
 from lib.heads import HEADS, build_head
 from lib.machine import machine
 from lib.paths import FIGURES, REPOSITORY, figure_root, scratch
@@ -421,7 +422,7 @@ def test_a_nonsense_option_is_one_sentence_and_nothing_is_measured(arguments, en
 
 def test_what_a_killed_benchmark_left_is_swept_by_the_next_one(tmp_path):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = scratch() / "bench" / f".store.{dead.stdout.strip()}.tmp"
+    left = scratch() / "bench" / f".store.{_host()}-{dead.stdout.strip()}.tmp"
     (left / "sub").mkdir(parents=True)
     measure([], TINY, 0.0, tmp_path / "tables", print)
     assert not left.exists()

@@ -1,5 +1,6 @@
 """The ViT, the registry, the pocket encoders with their shipped weights, and the controls."""
 
+import hashlib
 import json
 import shutil
 
@@ -8,14 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.encoders import ENCODERS, load_encoder, pocket
+from lib import arms
+from lib.encoders import ENCODERS, SHIPPED, encoder_version, load_encoder, pocket
 from lib.encoders.pocket import FULL_BAND, GEOMETRIES, POCKET, WITHOUT_CLS, load_pocket, new_vit, save_encoder
 from lib.encoders.vit import Encoding, patchify, sincos_positions
 from lib.errors import InputError
-from lib.files import sha256
+from lib.files import digest, sha256
+from lib.provenance import _collect, code_version
 
-SHIPPED = [name for name in GEOMETRIES if (pocket.WEIGHTS / f"{name}.safetensors").is_file()]
-LOADABLE = [name for name in ENCODERS if name in SHIPPED or name not in GEOMETRIES]
+WITH_WEIGHTS = [name for name in GEOMETRIES if (pocket.WEIGHTS / f"{name}.safetensors").is_file()]
+LOADABLE = [name for name in SHIPPED if name in WITH_WEIGHTS or name not in GEOMETRIES]
 
 
 def noise(clips=2, samples=160_000, seed=0):
@@ -36,18 +39,41 @@ def test_every_encoder_hands_over_tokens_cls_and_grid(name):
     assert is_mean == (ENCODERS[name].cls == "mean")
 
 
-def test_the_registry_holds_six_base_encoders_three_supervised_ones_and_two_controls():
-    kinds = [entry.kind for entry in ENCODERS.values()]
+def test_the_repository_has_six_base_encoders_three_supervised_ones_and_two_controls():
+    entries = {name: ENCODERS[name] for name in SHIPPED}
+    kinds = [entry.kind for entry in entries.values()]
     assert (kinds.count("base"), kinds.count("supervised"), kinds.count("control")) == (6, 3, 2)
     assert [name for name in ENCODERS if name in GEOMETRIES] == [n for n in ENCODERS if n.startswith("pocket-")]
-    for name, entry in ENCODERS.items():
+    for name, entry in entries.items():
         if entry.kind == "supervised":
             assert name == f"{entry.base}-plus" and entry.label == ENCODERS[entry.base].label.replace(" (", "+ (")
             assert GEOMETRIES[name] == GEOMETRIES[entry.base] and entry.cls == ENCODERS[entry.base].cls
         else:
             assert entry.base == ""
-    without_cls = {name for name, entry in ENCODERS.items() if entry.cls == "mean"}
+    without_cls = {name for name, entry in entries.items() if entry.cls == "mean"}
     assert without_cls == {"pocket-beats", "pocket-beats-plus", "pocket-dasheng", "log-mel"}
+
+
+@pytest.mark.parametrize("name", ["pocket-eat", "random-vit", "log-mel"])
+def test_the_version_of_a_shipped_encoder_has_the_form_on_which_committed_results_depend(name):
+    encoder = load_encoder(name)
+    sums = {key: hashlib.sha256(value.numpy().tobytes()).hexdigest() for key, value in encoder.state_dict().items()}
+    assert encoder_version(name, encoder) == {
+        "encoder": name,
+        "weights": digest(sums),
+        "geometry": digest(repr(encoder.geometry)),
+        "encoder_code": code_version("lib.audio", "lib.encoders.vit", "lib.encoders.pocket"),
+        "torch": torch.__version__.split("+")[0],
+    }
+
+
+def test_no_committed_result_depends_on_the_published_encoders():
+    """Else adding one, or mending one, would send every cell of the pocket to be computed again."""
+    for features in arms.FEATURES.values():
+        seen = {}
+        _collect(features.__module__, features.__name__, seen)
+        used = {module for module, _ in seen if module.startswith("lib.encoders")}
+        assert used <= {"lib.encoders", "lib.encoders.pocket", "lib.encoders.vit"}, features
 
 
 def test_each_entry_loads_its_own_weights(monkeypatch):
@@ -240,7 +266,7 @@ def test_saved_weights_come_back_in_the_geometry_of_their_encoder(folders):
 
 
 def test_shipped_weights_are_small_and_in_half_precision():
-    paths = [pocket.WEIGHTS / f"{name}.safetensors" for name in SHIPPED]
+    paths = [pocket.WEIGHTS / f"{name}.safetensors" for name in WITH_WEIGHTS]
     assert all(path.stat().st_size < 4 * 2**20 for path in paths) and len(paths) > 0
     assert sum(path.stat().st_size for path in paths) < 36 * 2**20
     assert {tensor.dtype for path in paths for tensor in load_file(path).values()} == {torch.float16}

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lib import engine_pooling
 from lib.engine import StackedTraining
 from lib.engine_heads import STACKED, OneByOne
-from lib.engine_loss import WITH_GRADIENT, asymmetric, backward
+from lib.engine_loss import asymmetric, backward, with_gradient
 from lib.engine_pooling import best_tokens, max_cosine, search_dtype, similarity_blocks
 from lib.errors import InputError
 from lib.heads import FAMILIES, HEADS
@@ -190,7 +191,7 @@ def test_written_out_gradients_are_those_of_autograd_also_at_the_bounds(name):
         targets = torch.nn.functional.one_hot(targets.argmax(2), CLASSES).double()
     with torch.no_grad():
         logits[0, 0], logits[0, 1], logits[0, 2, 0] = 40.0, -40.0, math.log(0.05 / 0.95) + 1e-7
-    losses, gradient = WITH_GRADIENT[LOSSES[name]](logits.detach(), targets)
+    losses, gradient = with_gradient(LOSSES[name])(logits.detach(), targets)
     wanted = torch.stack([LOSSES[name](*pair) for pair in zip(logits, targets, strict=True)])
     assert_close(losses, wanted.detach(), rtol=1e-12, atol=1e-15)
     assert_close(gradient, *torch.autograd.grad(wanted.sum(), logits), rtol=1e-9, atol=1e-12)
@@ -205,6 +206,17 @@ def test_the_asymmetric_gradient_holds_for_other_powers_and_margins(options):
     wanted = torch.stack([asymmetric_loss(*pair, **options) for pair in zip(logits, targets, strict=True)])
     assert_close(losses, wanted.detach(), rtol=1e-12, atol=1e-15)
     assert_close(gradient, *torch.autograd.grad(wanted.sum(), logits), rtol=1e-9, atol=1e-12)
+
+
+def test_a_loss_that_nobody_wrote_out_is_left_to_autograd():
+    g = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 5, CLASSES, generator=g, dtype=torch.float64)
+    targets = torch.rand(5, CLASSES, generator=g).round().double()  # shared by the runs
+    with torch.no_grad():
+        found = with_gradient(partial(asymmetric_loss, margin=0.1))(logits, targets)
+    for got, wanted in zip(found, asymmetric(logits, targets, margin=0.1), strict=True):
+        assert_close(got, wanted, rtol=1e-6, atol=1e-9)
+        assert not got.requires_grad
 
 
 def test_backward_names_the_rows_whose_loss_is_not_finite_and_spares_the_others():
@@ -358,7 +370,7 @@ def test_the_similarity_map_is_never_held_whole(monkeypatch):
     assert 2000 <= largest.numbers <= whole / 6
 
 
-@pytest.mark.parametrize("head", [name for name, family in FAMILIES.items() if family != "cls"])
+@pytest.mark.parametrize("head", [name for name in HEADS if FAMILIES[name] != "cls"])
 def test_no_second_copy_of_all_tokens_is_made(head, monkeypatch):
     for module in ("lib.engine", "lib.engine_pooling"):
         monkeypatch.setattr(f"{module}.CHUNK", 8)

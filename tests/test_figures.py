@@ -15,6 +15,7 @@ from lib.errors import InputError
 from lib.figures import COLUMNS, DRAW, draw_figure, read_table, save_figure, write_table
 from lib.figures_style import FAMILY_COLOURS, MARKERS, spread
 from lib.heads import FAMILIES
+from lib.heads import HEADS as ALL_HEADS
 
 NOTE = (
     "Profile smoke: 3 seeds, 12 test clips from synthetic soundscapes; whiskers are ± 1 sd over seeds, and the "
@@ -273,7 +274,7 @@ def test_labels_are_spread_apart_and_moved_no_more_than_needed():
 
 def test_every_family_has_a_colour_and_every_head_a_marker():
     assert set(FAMILIES.values()) == set(FAMILY_COLOURS)
-    assert list(MARKERS) == list(FAMILIES) and len(set(MARKERS.values())) == len(FAMILIES)
+    assert list(MARKERS) == list(ALL_HEADS) and len(set(MARKERS.values())) == len(ALL_HEADS)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------

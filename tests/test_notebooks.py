@@ -1,6 +1,5 @@
 """The notebooks: paired with their sources, honest about parameters, and the whole way on `smoke`."""
 
-import contextlib
 import json
 import os
 import random
@@ -13,6 +12,7 @@ import time
 
 import nbformat
 import pytest
+from processes import family, power_fails, running
 
 from lib import notebooks
 from lib.errors import InputError
@@ -71,14 +71,27 @@ def test_notebooks_that_read_results_come_after_those_that_compute_them(tmp_path
     notebooks.execute(SOURCES, {}, tmp_path)
     assert sorted(ran) == sorted(path.name[:2] for path in SOURCES)
     assert [name for name in ran if name in notebooks.CHAIN] == sorted(notebooks.CHAIN)
-    assert set(ran[-len(notebooks.READERS) :]) == set(notebooks.READERS)
+    last = len(notebooks.EVIDENCE)
+    assert tuple(ran[-last:]) == notebooks.EVIDENCE
+    assert set(ran[-last - len(notebooks.READERS) : -last]) == set(notebooks.READERS)
+
+
+def test_the_evidence_is_run_by_its_name_and_not_with_the_rest(monkeypatch):
+    ran = []
+    monkeypatch.setattr(notebooks, "execute", lambda paths, *_: ran.append([path.name[:2] for path in paths]))
+    notebooks.run_all("smoke")
+    notebooks.run_all("smoke", "evidence")
+    notebooks.run_all("smoke", "16")
+    rest, *named = ran
+    assert named == [list(notebooks.EVIDENCE), ["16"]]
+    assert sorted([*rest, *notebooks.EVIDENCE]) == [path.name[:2] for path in SOURCES]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_a_notebook_that_reads_the_results_of_a_profile_waits_for_them(path):
     readers = "comparisons|results|side_by_side|tables|paper_tables|question_draws|prototype_dynamics"
     reads = re.search(rf"from lib\.({readers}) import .*|read_table|load_embeddings", path.read_text())
-    if path.name[:2] not in (*notebooks.CHAIN, *notebooks.READERS):
+    if path.name[:2] not in (*notebooks.CHAIN, *notebooks.READERS, *notebooks.EVIDENCE):
         assert not reads, f"{reads[0]}: put it into READERS"
 
 
@@ -105,38 +118,6 @@ def make_figures(folder, only="", profile="smoke"):
     return subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-
-
-def running():
-    """Return the parent of each running process, by their ids."""
-    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return {int(row[0]): int(row[1]) for row in rows if not row[2].startswith("Z")}
-
-
-def family(pid):
-    """Return a running process and all that descend from it; a process group is too small, kernels have their own."""
-    parents = running()
-    found = {pid} & set(parents)
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def send(number, pids):
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def power_fails(process):
-    """Kill the process and all its descendants, first frozen so that none starts another meanwhile."""
-    frozen = set()
-    while process.poll() is None and (more := family(process.pid) - frozen):
-        send(signal.SIGSTOP, more)
-        frozen |= more
-    send(signal.SIGKILL, frozen)
-    process.wait()
 
 
 def parent_dies(process):
@@ -215,6 +196,14 @@ def test_killed_at_random_moments_and_started_again_it_ends_with_the_same_result
                 shutil.rmtree(part)
     finish(make_figures(tmp_path, WORK))
     assert figure_bytes(tmp_path) == drawn
+
+
+@pytest.mark.xdist_group("smoke")
+def test_the_evidence_runs_on_smoke_from_what_the_rest_has_left(unbroken):
+    folder, *_ = unbroken
+    finish(make_figures(folder, "evidence"))
+    names = ("controls", "dial", "localisation", "layers", "views", "symptoms", "options", "audit")
+    assert {f"{name}.png" for name in names} <= set(figure_bytes(folder))
 
 
 def test_an_unknown_profile_is_one_sentence_without_a_traceback(tmp_path):

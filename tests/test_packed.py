@@ -2,6 +2,7 @@
 
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -284,6 +285,14 @@ def test_the_shapes_are_those_of_the_papers_data_sets_and_of_the_pocket():
     assert shown_shape() == {"many-sounds": Size(128, 49, (31, 8), 10)}
     assert shown_shape("esc10") == {"esc10-soundscapes": Size(128, 10, (31, 8), 20)}
     assert shape_of(fresh_head(TINY["more"])) == TINY["more"]
+
+
+def test_the_shape_of_a_published_encoder_is_its_own(monkeypatch):
+    eat = SimpleNamespace(geometry=SimpleNamespace(dim=768), grid_of=lambda samples: (samples // 2560, 8))
+    monkeypatch.setattr(packed_cost, "load_profile", lambda name: SimpleNamespace(shown="eat", dataset="soundscapes"))
+    monkeypatch.setattr(packed_cost, "load_encoder", {"eat": eat}.__getitem__)
+    (shape,) = shown_shape("paper").values()
+    assert shape.dim == 768 and shape.grid[1] == 8
 
 
 def test_the_budget_counts_what_training_and_scoring_hold():

@@ -315,14 +315,14 @@ def finished(monkeypatch):
         kept = {name: tensor.clone() for name, tensor in head.state_dict().items()}
         return CellResult(rows, torch.zeros(2, 1, CLASSES), kept | {f"initial.{name}": t for name, t in kept.items()})
 
-    def load_embeddings(encoder, dataset, split, count, cls_mode):
-        assert (encoder, dataset) == (cells[0].encoder, cells[0].dataset)
-        assert (split, count) == ("train", profile.clips["train"])
+    def within_memory(cell, asked):
+        assert (cell.encoder, cell.dataset) == (cells[0].encoder, cells[0].dataset) and asked == profile
+
         world["trained"] += 1
-        return data
+        return {"train": data}.__getitem__
 
     monkeypatch.setattr(prototype_dynamics, "read_cell", read_cell)
-    monkeypatch.setattr(prototype_dynamics, "load_embeddings", load_embeddings)
+    monkeypatch.setattr(prototype_dynamics, "within_memory", within_memory)
     monkeypatch.setattr(prototype_dynamics.Versions, "of", lambda self, cell: {"cell": cell.key})
     return world
 
@@ -427,6 +427,7 @@ def test_sentences_take_their_numbers_from_the_table():
     since = table[(table["measure"] == "flipped_since_start") & (table["epoch"] == 30)]["value"].mean()
     assert any(f"{since:.1%} are not what they were" in sentence for sentence in sentences)
     assert len(in_words(made_up(drop=("cosine_in_class",)))) == len(sentences) - 1
+    assert not re.search(r"proto\b", " ".join(in_words(made_up().query("head != 'proto'"))))
 
 
 def test_training_raises_or_lowers_only_where_all_seeds_agree():

@@ -1,5 +1,6 @@
 """Cells on disk: what is stale is run again, what is not stays, and scratch can be thrown away."""
 
+import contextlib
 import shutil
 import sys
 import textwrap
@@ -10,17 +11,31 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib import profiles, provenance, results
+from lib import embed, profiles, provenance, results, store, streaming
+from lib.cluster import Workers
 from lib.comparisons import cell_draws, draws_path
+from lib.encoders import frozen
 from lib.engine import StackedTraining
 from lib.errors import Diverged, InputError
 from lib.paths import scratch
 from lib.profiles import PROFILES, PROTOTYPE_HEADS, load_profile
 from lib.result_files import read_result, write_result
-from lib.results import all_cells, gather, main_cells, make_cell, read_cell, read_results, results_path, run_cells
+from lib.results import (
+    all_cells,
+    fill_stores,
+    gather,
+    main_cells,
+    make_cell,
+    read_cell,
+    read_results,
+    results_path,
+    run_cells,
+)
 from lib.search import search
 from lib.store import Embeddings
 
+# The datasets of the others are official copies, which nobody needs for the tests.
+WITHOUT_COPIES = [name for name, profile in PROFILES.items() if profile.groups[0].clips]
 TINY = replace(
     profiles.PROFILES["smoke"],
     name="tiny",
@@ -108,7 +123,7 @@ def test_an_unknown_profile_names_the_known_ones():
 def test_all_profiles_ask_for_clips_that_their_dataset_has():
     from lib.data.datasets import load_dataset
 
-    for profile in profiles.PROFILES.values():
+    for profile in (profiles.PROFILES[name] for name in WITHOUT_COPIES):
         for dataset in profile.datasets:
             for split, count in profile.clips_of(dataset).items():
                 load_dataset(dataset).check_count(split, count)
@@ -126,6 +141,86 @@ def test_few_shot_runs_are_trained_on_all_of_their_shots_and_each_seed_on_a_view
     finals = table[(table["split"] == "test") & (table["dataset"] == "forest-few-shot")]
     assert (finals["view"] == finals["seed"] % 5).all() and finals["view"].nunique() == len(tiny.seeds)
     assert (table.loc[table["dataset"] == "soundscapes", "view"] == 0).all()
+
+
+class Elsewhere(Workers):
+    """Workers of another machine, as it were, that remember what was asked of them."""
+
+    elsewhere, asked = True, ()
+
+    def __init__(self, share_disk=True):
+        self.share_disk = share_disk
+
+    def map(self, function, arguments, gpu=None):
+        Elsewhere.asked = (*Elsewhere.asked, *zip((tuple(some[3]) for some in arguments), gpu, strict=True))
+        yield from (function(*some) for some in arguments)
+
+
+@pytest.fixture
+def crew(monkeypatch, cheap_clips):
+    """Have `SCHEDULER` lead to such workers; which, the test says."""
+    monkeypatch.setattr(Elsewhere, "asked", ())
+    monkeypatch.setenv("SCHEDULER", "tcp://nowhere:1")
+
+    def lead(share_disk):
+        monkeypatch.setattr(results, "open_workers", lambda *_: contextlib.nullcontext(Elsewhere(share_disk)))
+
+    return lead
+
+
+WANTED = [(["log-mel", "random-vit"], "soundscapes", {"train": 4, "val": 1})]
+
+
+def test_stores_are_filled_where_the_scheduler_is_and_nobody_is_asked_where_nothing_is_missing(
+    crew, monkeypatch, capsys
+):
+    crew(share_disk=True)
+    lines = fill_stores(WANTED)
+    assert Elsewhere.asked == ((("log-mel", "random-vit"), False),) * 3  # two shards and one
+    assert len(lines) == 4 and capsys.readouterr().out.splitlines() == lines
+    monkeypatch.setattr(results, "open_workers", lambda *_: pytest.fail("there is nothing to do"))
+    assert fill_stores(WANTED) == []
+
+
+def test_without_a_scheduler_stores_are_filled_here_and_so_they_are_where_disks_are_not_shared(
+    crew, monkeypatch, capsys
+):
+    crew(share_disk=False)
+    fill_stores(WANTED)
+    assert capsys.readouterr().out.startswith("The workers do not share UNMUTE_CACHE with this machine: ")
+    monkeypatch.delenv("SCHEDULER")
+    monkeypatch.setattr(results, "open_workers", lambda *_: pytest.fail("nobody is to be asked"))
+    assert len(fill_stores([(["log-mel"], "soundscapes", {"train": 3})])) == 1 and Elsewhere.asked == ()
+
+
+@pytest.mark.parametrize("blocks", [None, (0,)])
+def test_published_encoders_want_a_worker_with_a_gpu_if_one_was_asked_for_and_embed_sends_them_too(
+    published, crew, monkeypatch, blocks
+):
+    published.put("eat")
+    crew(share_disk=True)
+    monkeypatch.setattr(frozen, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(embed, "usable_audio", store.usable_audio)
+    for asked in ("cuda", "cpu"):
+        monkeypatch.setenv("UNMUTE_DEVICE", asked)
+        counts = {"train": 1 if asked == "cuda" else 2}
+        embed.embed(embed.Job(("pocket-eat", "eat"), "soundscapes", counts, blocks), say=lambda line: None)
+    assert Elsewhere.asked == ((("pocket-eat",), False), (("eat",), True), (("pocket-eat",), False), (("eat",), False))
+
+
+def test_a_cell_that_no_process_has_the_memory_for_is_refused_before_anything_is_computed(published, tiny, monkeypatch):
+    published.put("eat")
+    monkeypatch.setattr(results, "build_store", lambda *_: pytest.fail("something was computed"))
+    monkeypatch.setenv("UNMUTE_MEMORY", "1")
+    monkeypatch.setattr(streaming, "AMPLE", 0)
+    cells = [make_cell(encoder, "soundscapes", "linearc") for encoder in ("log-mel", "eat")]
+    need = results._memory_needed(TINY, cells)
+    assert list(need) == [cells[1].key] and need[cells[1].key] > 0
+    monkeypatch.setattr(results, "trained_bytes", lambda *_, **__: 2 * 10**9)
+    with pytest.raises(InputError, match=r"'eat--soundscapes--linearc' needs 2\.0 GB .*UNMUTE_MEMORY=2"):
+        run_cells("tiny", cells, show=False)
+    with pytest.raises(InputError, match=r"needs 2\.0 GB"):  # as a worker elsewhere does
+        results._run("tiny", cells[1], {}, "cpu", 2 * 10**9, True, True)
 
 
 def test_other_tasks_run_beside_the_cells_and_are_no_cells(tiny, tmp_path, capsys):
@@ -154,7 +249,7 @@ def test_the_controls_run_few_heads_on_the_shown_dataset_and_the_reference_run_h
     assert profile.encoders_of("short-sounds") == [name for name in profile.encoders if name.startswith("pocket")]
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", WITHOUT_COPIES)
 def test_protofloat_runs_wherever_protobin_does_and_proto_only_where_it_is_compared(name):
     profile = load_profile(name)
     places = {head: {(c.dataset, c.encoder) for c in all_cells(profile) if c.head == head} for head in PROTOTYPE_HEADS}
@@ -213,7 +308,7 @@ def test_a_definition_changes_its_version_with_its_own_code_and_what_it_uses(tmp
     sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", [name for name in profiles.PROFILES if name != "smoke"])
+@pytest.mark.parametrize("name", [name for name in WITHOUT_COPIES if name != "smoke"])
 def test_every_run_has_at_least_300_steps(name):
     profile = load_profile(name)
     for dataset in profile.datasets:

@@ -2,12 +2,13 @@
 
 import errno
 import json
+import threading
 
 import numpy as np
 import pytest
 import torch
 
-from lib import files, store
+from lib import files, shards, store
 from lib.data.datasets import Soundscapes
 from lib.errors import InputError
 from lib.store import build_store, load_embeddings, store_folder
@@ -18,8 +19,8 @@ COUNTS = {"train": 5, "val": 3}
 @pytest.fixture(autouse=True)
 def cheap_clips(monkeypatch):
     """Two-clip shards of noise: the store does not care what a clip sounds like."""
-    monkeypatch.setattr(store, "SHARD_CLIPS", 2)
-    monkeypatch.setattr(store, "_audio", lambda data, split, i, view: noise(i + 100 * len(split) + 1000 * view))
+    monkeypatch.setattr(shards, "SHARD_CLIPS", 2)
+    monkeypatch.setattr(store, "usable_audio", lambda data, split, i, view: noise(i + 100 * len(split) + 1000 * view))
 
 
 def noise(seed):
@@ -99,6 +100,15 @@ def test_a_harmed_shard_is_refused_and_then_alone_computed_again(harm, monkeypat
     (line,) = build()
     assert "1 damaged shard(s) computed again (first: shard-00001.safetensors)" in line
     assert [task[-1] for task in built] == [1] and shard_bytes() == intact
+
+
+def test_shards_are_held_against_their_checksums_several_at_a_time(monkeypatch):
+    build()
+    real, both = shards.sha256, threading.Barrier(2, timeout=30)
+    monkeypatch.setenv("UNMUTE_WORKERS", "2")
+    monkeypatch.setattr(shards, "sha256", lambda path: both.wait() >= 0 and real(path))
+    _, why = shards.open_folder(folder("val"), json.loads((folder("val") / "index.json").read_text())["depends"])
+    assert why == ""  # one thread alone would have waited for the other
 
 
 def test_an_interrupted_build_keeps_its_shards_and_goes_on(monkeypatch):
@@ -193,7 +203,7 @@ def test_a_bad_clip_is_named(monkeypatch):
 
     monkeypatch.setattr(Soundscapes, "scene", lambda self, split, index, view: Silent)
     with pytest.raises(InputError, match="clip 0 of soundscapes/train is silent"):
-        store._audio(store.load_dataset("soundscapes"), "train", 0, 0)
+        store.usable_audio(store.load_dataset("soundscapes"), "train", 0, 0)
 
 
 def test_an_unknown_cls_mode_or_too_many_clips_are_clear_errors():

@@ -1,4 +1,7 @@
-"""The datasets that heads are compared on: a manifest each, frozen with a hash, and the clips drawn from it."""
+"""The datasets that heads are compared on: a manifest each, frozen with a hash, and the clips drawn from it.
+
+Those of the paper are `lib.data.paper_sets`; `load_dataset` hands out both.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -11,6 +14,8 @@ from lib.data.drawing import Draft, draw, other_sounds, recipe_of
 from lib.data.esc50 import esc50_bank
 from lib.data.fewshot import Mixup, draw_mixup, mix, union
 from lib.data.mixer import Event, Recipe, Scene, render
+from lib.data.paper_sets import NAMES as PAPER_SETS
+from lib.data.paper_sets import OfficialSet, load_paper_set
 from lib.data.recordings import digit_bank
 from lib.data.synth import SOUNDS
 from lib.errors import InputError, unknown_name
@@ -23,7 +28,15 @@ GENERAL = ("soundscapes", "many-sounds", "five-scenes", "ten-sounds")
 BIOACOUSTIC = ("forest-few-shot", "farm-few-shot")
 CONTROLS = ("single-sounds", "short-sounds")
 RECORDED = ("esc10-soundscapes", "esc50-soundscapes", "esc50-few-shot", "esc10-single", "spoken-digits")
-DATASETS = (*GENERAL, *BIOACOUSTIC, *CONTROLS, *RECORDED)
+DIAL = (  # one thing turned at a time, position by position (`lib.dial`)
+    *(f"dial-events-{count}" for count in (1, 2, 3, 5, 7, 9)),
+    *(f"dial-snr-{level}" for level in ("minus-6", 0, 6, 12, 18)),
+    *(f"dial-seconds-{length}" for length in (0.25, 0.5, 1, 2, 4)),
+    *(f"dial-overlap-{share}" for share in ("none", "half", "full")),
+    *(f"dial-bands-{place}" for place in ("less", "more")),
+    *(f"dial-esc10-events-{count}" for count in (1, 3, 5, 9)),
+)
+DATASETS = (*GENERAL, *BIOACOUSTIC, *CONTROLS, *RECORDED, *DIAL)
 DIGIT_SPLITS = {"train": tuple(range(10, 50)), "val": tuple(range(5, 10)), "test": tuple(range(5))}
 BANKS = {
     "esc10": esc10_bank,
@@ -178,16 +191,19 @@ def manifest_hash(manifest: dict) -> str:
     return digest({key: value for key, value in manifest.items() if key != "frozen"})
 
 
-def load_dataset(name: str) -> Soundscapes:
+def load_dataset(name: str) -> Soundscapes | OfficialSet:
     """Return a dataset by name.
 
     Raises
     ------
     InputError
-        If the name is unknown, or the manifest was changed after it was frozen.
+        If the name is unknown, the manifest was changed after it was frozen, or the copy of one of the paper's datasets
+        is missing or not what it must be.
     """
+    if name in PAPER_SETS:
+        return load_paper_set(name)
     if name not in DATASETS:
-        raise unknown_name("dataset", name, DATASETS)
+        raise unknown_name("dataset", name, (*DATASETS, *PAPER_SETS))
     path = MANIFESTS / f"{name}.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     if manifest_hash(manifest) != manifest["frozen"]:

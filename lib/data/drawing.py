@@ -1,11 +1,13 @@
-"""How the clips of a dataset are drawn: the field ``draw`` of a manifest names one of five ways.
+"""How the clips of a dataset are drawn: the field ``draw`` of a manifest names one of six ways.
 
 - ``mixture``: events of any class, as `lib.data.mixer.plan` draws them; the way of a manifest that names none;
 - ``scenes``: first one of several scenes, then events by that scene's own ranges and weights of the classes;
 - ``in turn``: one event a clip and every class equally often, in a shuffled order;
 - ``recordings``: every recording of the split once, whole, from the start of the clip;
 - ``few-shot``: training clips in turn, `shots` a class, close and clean; validation and test are mixtures heard from
-  afar (`lib.data.fewshot`), among sounds that are no class.
+  afar (`lib.data.fewshot`), among sounds that are no class;
+- ``in step``: events of different classes, each so many seconds after the one before; a manifest may name the
+  companies that they come in.
 """
 
 import functools
@@ -136,10 +138,26 @@ def _few_shot(manifest: dict, bank: Bank, split: str, index: int, seed: np.rando
     return Draft(recipe, FarBank(bank, tuple(far["lowpass_hz"]), tuple(far["reverb_seconds"])), events)
 
 
+def _in_step(manifest: dict, bank: Bank, split: str, index: int, seed: np.random.SeedSequence) -> Draft:
+    recipe, step, rng = recipe_of(manifest["recipe"]), manifest["step_seconds"], np.random.default_rng(seed)
+    companies = manifest.get("companies", [manifest["classes"]])
+    company = companies[int(rng.integers(len(companies)))]
+    labels = [company[place] for place in rng.permutation(len(company))[: recipe.events[1]]]
+    length = recipe.event_seconds[1]
+    # The share of the room is drawn, not the start: at another step the same clip has the same sounds.
+    start = float(rng.uniform()) * (recipe.seconds - length - step * (len(labels) - 1))
+    onsets = [start + step * place for place in range(len(labels))]
+    levels = rng.uniform(*recipe.snr_db, len(labels)).tolist()
+    sources = [bank.choose(label, split, rng) for label in labels]
+    drawn = zip(labels, sources, onsets, levels, strict=True)
+    return Draft(recipe, bank, tuple(Event(label, source, at, at + length, db) for label, source, at, db in drawn))
+
+
 WAYS = {
     "mixture": _mixture,
     "scenes": _scenes,
     "in turn": _in_turn,
     "recordings": _recordings,
     "few-shot": _few_shot,
+    "in step": _in_step,
 }

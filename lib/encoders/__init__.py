@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from lib.encoders import readings
 from lib.encoders.pocket import GEOMETRIES, LogMelPatches, PocketEncoder, load_pocket, new_vit
+from lib.encoders.upstream import UpstreamEncoder as UpstreamEncoder
+from lib.encoders.upstream import from_upstream as from_upstream
 from lib.errors import unknown_name
 from lib.files import digest
 from lib.provenance import code_version
@@ -64,6 +67,9 @@ ENCODERS = {
     "random-vit": EncoderEntry("random ViT (control)", "control", random_vit),
     "log-mel": EncoderEntry("log-mel patches (control)", "control", LogMelPatches, cls="mean"),
 }
+SHIPPED = tuple(ENCODERS)  # what the repository has all of; the weights of the published encoders are fetched
+# Added to the dictionary and not written into it: what was computed with the shipped ones does not depend on these.
+ENCODERS |= {name: EncoderEntry(**fields) for name, fields in readings.entries(SHIPPED).items()}
 
 
 def load_encoder(name: str) -> nn.Module:
@@ -74,7 +80,8 @@ def load_encoder(name: str) -> nn.Module:
     Raises
     ------
     InputError
-        If the name is unknown or the weights are missing or damaged.
+        If the name is unknown or the weights are missing or damaged. Those of a published encoder are never downloaded
+        here: `make checkpoints ENCODERS=…` does that.
     """
     if name not in ENCODERS:
         raise unknown_name("encoder", name, list(ENCODERS))
@@ -82,7 +89,10 @@ def load_encoder(name: str) -> nn.Module:
 
 
 def encoder_version(name: str, encoder: nn.Module) -> dict:
-    """Return what an encoder's output depends on: its weights, its front end, its code, the torch release."""
+    """Return what an encoder's output depends on: its weights, its front end, its code, the torch release.
+
+    The geometry of a published encoder holds its options and a digest of the code of its family.
+    """
     weights = {k: hashlib.sha256(v.numpy().tobytes()).hexdigest() for k, v in encoder.state_dict().items()}
     return {
         "encoder": name,
