@@ -1,4 +1,4 @@
-"""The verdicts of the evidence, as the README has them: each sentence made by its study's code of committed tables."""
+"""The verdicts of the evidence: each sentence is made of committed tables, by its own study's code."""
 
 import textwrap
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lib import controls_tables, plots_dial, plots_localisation
-from lib.errors import InputError
+from lib.audit import verdict as audit_verdict
+from lib.errors import InputError, unknown_name
 from lib.summary import SHOWN, WIDTH, read_figures
 
 Read = Callable[[str], pd.DataFrame]  # a path below figures/ → its table
@@ -38,6 +39,9 @@ VERDICTS = (
     Verdict("The polyphony dial", "16_the_polyphony_dial", ("dial", "dial_trends"), plots_dial.verdict),
     Verdict("Localisation", "17_where_is_it", ("localisation",), plots_localisation.in_words),
 )
+AUDIT = Verdict(
+    "Preprocessing", "22_is_it_the_preprocessing", ("audit", "audit_traces"), lambda *tables: [audit_verdict(*tables)]
+)
 
 
 def evidence(read: Read | None = None) -> str:
@@ -64,3 +68,27 @@ def evidence(read: Read | None = None) -> str:
                 )
             )
     return "\n".join(bullets) or "Nothing is measured yet: `make evidence`."
+
+
+def verdict_on(profile: str, notebook: str, read: Read | None = None) -> str:
+    """Return the verdict that a study came to on a profile, from its committed tables, as Markdown.
+
+    Parameters
+    ----------
+    profile : str
+        The profile, whichever one a page is run on.
+    notebook : str
+        The study's notebook, by its file name without the ending.
+    read : callable, optional
+        As in `evidence`.
+
+    Raises
+    ------
+    InputError
+        For a notebook that has no verdict, with those that have one, and if a table is missing.
+    """
+    known = {verdict.notebook: verdict for verdict in (*VERDICTS, AUDIT)}
+    if notebook not in known:
+        raise unknown_name("notebook with a verdict", notebook, list(known))
+    verdict, read = known[notebook], read or read_figures
+    return "\n\n".join(verdict.sentences(*(read(f"{profile}/{name}.csv") for name in verdict.tables)))

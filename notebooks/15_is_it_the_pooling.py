@@ -28,6 +28,7 @@ from IPython.display import Markdown
 
 from lib.controls import arms, measure
 from lib.controls_tables import arm_table, capacity_table, capacity_words, effect_table, effects_shown, verdict
+from lib.evidence import verdict_on
 from lib.figures import read_table, save_figure, write_table
 from lib.paths import figure_root
 from lib.plots import page_image
@@ -178,6 +179,16 @@ Markdown("\n".join(f"- {sentence}" for sentence in capacity_words(capacity)))
 
 # %%
 Markdown("\n\n".join(f"**{sentence}**" for sentence in verdict(effects)))
+
+# %% [markdown]
+# ## On real recordings
+#
+# The same page run with `--profile esc10` (three encoders, one dataset, five seeds); its tables lie in `figures/esc10`.
+#
+# ![Controls on ESC-10 soundscapes](../figures/esc10/controls.png)
+
+# %%
+Markdown(verdict_on("esc10", "15_is_it_the_pooling"))
 
 # %% [markdown]
 # What this does not tell. The encoders are small and their [cls] was trained for an hour or less; in a large encoder [cls] may be better

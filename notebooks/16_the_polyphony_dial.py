@@ -29,6 +29,7 @@ from IPython.display import Markdown
 
 from lib.dial import DIALS, FEWER, band_overlap, dials_of, embed, study, train, write
 from lib.encoders import ENCODERS
+from lib.evidence import verdict_on
 from lib.figures import save_figure
 from lib.paths import figure_root
 from lib.plots import page_image
@@ -153,6 +154,16 @@ page_image(plot_dials(table, "share"), colours=128)
 
 # %%
 page_image(plot_dials(table, "gain"), colours=128)
+
+# %% [markdown]
+# ## On real recordings
+#
+# The same page run with `--profile esc10` (clips with one, three, five and nine events); its tables lie in `figures/esc10`.
+#
+# ![The polyphony dial on ESC-10 recordings](../figures/esc10/dial.png)
+
+# %%
+Markdown(verdict_on("esc10", "16_the_polyphony_dial"))
 
 # %% [markdown]
 # ## What to ask of these pictures

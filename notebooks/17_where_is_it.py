@@ -25,6 +25,7 @@ profile = "pocket"
 # %matplotlib inline
 from IPython.display import Markdown
 
+from lib.evidence import verdict_on
 from lib.figures import save_figure
 from lib.localisation import write_localisation
 from lib.paths import figure_root
@@ -144,6 +145,17 @@ Markdown(contrasts_markdown(table, "iou"))
 
 # %%
 Markdown(contrasts_markdown(table, "frame_map"))
+
+# %% [markdown]
+# ## On real recordings
+#
+# The same page run with `--profile esc10` (onsets and offsets are those of the mixture, bands are measured); its tables lie in
+# `figures/esc10`.
+#
+# ![Localisation on ESC-10 soundscapes](../figures/esc10/localisation.png)
+
+# %%
+Markdown(verdict_on("esc10", "17_where_is_it"))
 
 # %% [markdown]
 # Cautions. The heads were trained on labels of clips and for mAP of clips; nobody asked them to point, and a head may well be right

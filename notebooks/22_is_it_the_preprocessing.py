@@ -30,6 +30,7 @@ from lib.audit import faults_on, further_words, plan_in_words, rule, run_audit, 
 from lib.audit_stores import pictures
 from lib.audit_table import SHORT, table_markdown, title_of
 from lib.audit_traces import STATISTICS, trace_to_mistake
+from lib.evidence import verdict_on
 from lib.figures import save_figure
 from lib.paths import figure_root
 from lib.plots import page_image
@@ -148,6 +149,16 @@ Markdown(trace_to_mistake(tables["audit_traces"], study.encoders[0]))
 known = tables["audit_recognised"]
 shares = known.pivot_table(index="fault", columns=["encoder", "dataset"], values=["first", "third"], sort=False)
 shares.rename(index=title_of).round(2)
+
+# %% [markdown]
+# ## On real recordings
+#
+# The same page run with `--profile esc10` (soundscapes, and ESC-10 itself); its tables lie in `figures/esc10`.
+#
+# ![The audit on ESC-10](../figures/esc10/audit.png)
+
+# %%
+Markdown(verdict_on("esc10", "22_is_it_the_preprocessing"))
 
 # %% [markdown]
 # With your own encoder: `lib.audit_traces.trace_of(tokens, grid)` gives these numbers for tokens `(B, N, D)`. Take them once when you are
