@@ -315,6 +315,18 @@ def test_bfloat16_products_search_but_float32_decides():
     assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("clips", "candidates", "count"), [(1, 1, 1), (3, 2, 7), (5, 4, 2)])
+def test_candidates_are_decided_by_their_plain_products(clips, candidates, count):
+    tokens, prototypes = unit(clips, 24, DIM), unit(count, DIM, seed=1)
+    draw = torch.Generator().manual_seed(2)
+    places = torch.stack([torch.randperm(24, generator=draw)[:candidates] for _ in range(clips * count)])
+    places = places.view(clips, count, candidates).transpose(1, 2)  # (b·k, c) → (b, c, k)
+    wanted, which = (tokens @ prototypes.T).gather(1, places).max(1)
+    value, token = engine_pooling._decide(prototypes, tokens, places)
+    assert_close(value, wanted, rtol=1e-5, atol=1e-6)
+    assert torch.equal(token, places.gather(1, which[:, None]).squeeze(1))
+
+
 @pytest.mark.parametrize("head", ["proto", "protobin", "protofloat"])
 def test_training_with_bfloat16_products_stays_near_that_with_float32(head):
     exact, rough = (
