@@ -105,8 +105,12 @@ def test_all_loops_end_with_the_same_survivors_and_weights(head):
     for trainings in zip(*outcome.trainings.values(), strict=True):
         for run in trainings[-1].alive:
             first, *others = (training.state(run) for training in trainings)
-            for other, (name, value) in itertools.product(others, first.items()):
-                assert_close(other[name], value, rtol=1e-3, atol=1e-4, msg=lambda t, name=name: f"{name}: {t}")
+            for loop, other in zip(list(outcome.trainings)[1:], others, strict=True):
+                for name, value in first.items():
+                    if "bfloat16" in loop:  # where the machine has it: another token may win, a prototype go astray
+                        assert (other[name] - value).abs().float().median() < 1e-2, name
+                    else:
+                        assert_close(other[name], value, rtol=1e-3, atol=1e-4, msg=lambda t, n=name: f"{n}: {t}")
 
 
 @pytest.mark.parametrize("plan", [WHOLE, WHOLE.with_many()], ids=["pocket", "pocket-full"])
