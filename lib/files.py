@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -58,6 +59,12 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path`, whole or not at all."""
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+def write_gzipped(path: Path, text: str) -> None:
+    """Write `text` (UTF-8), compressed, to `path`, whole or not at all; the same text gives the same bytes."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def write_json(path: Path, content: object) -> None:

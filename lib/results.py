@@ -23,7 +23,7 @@ from lib.data.paper_manifests import read_manifest
 from lib.data.paper_sets import NAMES as OFFICIAL
 from lib.encoders import ENCODERS, SHIPPED, encoder_version, load_encoder
 from lib.errors import InputError
-from lib.files import sweep_temporaries, write_text
+from lib.files import sweep_temporaries, write_gzipped, write_text
 from lib.finetune_results import finished, read_finetuning
 from lib.heads import KNOWN
 from lib.paths import figure_root, scratch
@@ -419,15 +419,21 @@ def _log(folder: Path, key: str, seconds: float) -> None:
 
 
 def gather(profile_name: str) -> pd.DataFrame:
-    """Gather cells and fine-tunings into ``figures/<profile>/results.csv``, one row a run, and return the table."""
-    profile = load_profile(profile_name)
-    if results_path(profile.name).parent.is_dir():
-        sweep_temporaries(results_path(profile.name).parent)
+    """Gather cells and fine-tunings into ``figures/<profile>/`` and return the whole table.
+
+    ``results.csv`` has a row for each run whose score counts; the trials of the searches, many times as many rows, lie
+    in ``trials.csv.gz`` with the same columns.
+    """
+    profile, folder = load_profile(profile_name), results_path(profile_name).parent
+    if folder.is_dir():
+        sweep_temporaries(folder)
     results = [read_rows(profile, cell) for cell in all_cells(profile)]
     results += [read_finetuning(profile.name, *pair).rows for pair in finished(profile.name)]
     rows = [{"profile": profile.name, **row} for result in results for row in result]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    write_text(results_path(profile.name), table.to_csv(index=False, lineterminator="\n"))
+    trial = table["stage"] == "search"
+    write_text(results_path(profile.name), table[~trial].to_csv(index=False, lineterminator="\n"))
+    write_gzipped(folder / "trials.csv.gz", table[trial].to_csv(index=False, lineterminator="\n"))
     return table
 
 

@@ -1,12 +1,11 @@
 """How to read the scores: the README's bullets, each number and each turn of phrase made of the committed tables.
 
-A pair is an encoder and a dataset; where nothing else is said, the encoders are the six self-supervised ones. *Clearly*
-means that the pair's own 95 % interval, of a paired bootstrap, leaves out zero.
+A pair is an encoder and a dataset; where nothing else is said, the encoders are the six self-supervised ones. What is
+said of a difference over pairs is worded in `lib.summary_words`.
 """
 
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -17,20 +16,20 @@ from lib.encoders import ENCODERS, SHIPPED
 from lib.errors import InputError
 from lib.figures import read_table
 from lib.paths import FIGURES
-from lib.profiles import CONTROLS, PROFILES
+from lib.profiles import CONTROLS, COSTLY_HEADS, PROFILES
 from lib.published import BASE
 from lib.questions import VERDICTS
+from lib.summary_words import counted, counts, gap_of, listed, said, side, signed
 
 Read = Callable[[str], pd.DataFrame]  # a path below figures/ → its table
 SHOWN = {"esc10": "real recordings", "pocket": "synthetic sounds"}  # profile → what its sounds are called
 RIVALS = {"linpre": ", one mean for each frequency row,", "mhca": ""}  # heads that are no prototypes → what they are
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 LITTLE = 1.0  # points: what binarisation may cost on an average of pairs to be called little
 WIDTH = 130
 
 
 def summary(read: Read | None = None) -> str:
-    """Return the bullets, and a paragraph on more clips, as Markdown.
+    """Return the bullets, and a paragraph on more trials and on more clips, as Markdown.
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ def summary(read: Read | None = None) -> str:
     read = read or read_figures
     sayings = (bottleneck, rivals, classes_apart, binarisation, fine_tuning, without_pretraining, questions, encoders)
     bullets = [_wrapped(f"- {say(read)}") for say in sayings]
-    return "\n".join([*bullets, "", _wrapped(more_clips(read), "")])
+    return "\n".join([*bullets, *(f"\n{_wrapped(say(read), '')}" for say in (more_trials, more_clips))])
 
 
 def read_figures(path: str) -> pd.DataFrame:
@@ -61,64 +60,7 @@ def _wrapped(text: str, indent: str = "  ") -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-# ---- pairs and how they are said -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Gap:
-    """The mean of a difference over pairs, in points, and how many pairs lie clearly above and below zero."""
-
-    mean: float
-    pairs: int
-    above: int
-    below: int
-
-
-def gap_of(rows: pd.DataFrame, names: Sequence[str] = ("gain", "gain_low", "gain_high")) -> Gap:
-    """Return the gap over rows, a row a pair; `names` are the columns of value, lower and upper limit."""
-    if rows.empty:
-        raise InputError("The README's summary needs pairs that the committed tables lack; run `make figures`.")
-    value, low, high = (rows[name] for name in names)
-    return Gap(float(value.mean()), len(rows), int((low > 0).sum()), int((high < 0).sum()))
-
-
-def side(value: float) -> str:
-    """Say on which side of another head a difference lies, in points: "3.8 above", "0.4 below", "level"."""
-    if round(value, 1) == 0:
-        return "level"
-    return f"{abs(value):.1f} {'above' if value > 0 else 'below'}"
-
-
-def counts(gap: Gap) -> str:
-    """Say of how many pairs a mean is and how many of them are clear, and on which side unless it is the mean's."""
-    pairs = f"{gap.pairs} pair{'s' * (gap.pairs > 1)}"
-    if not gap.above and not gap.below:
-        return f"({pairs}, none clearly)"
-    if gap.above and gap.below:
-        return f"({pairs}, {gap.above} clearly above, {gap.below} clearly below)"
-    clear, where = (gap.above, "above") if gap.above else (gap.below, "below")
-    number = "all" if clear == gap.pairs > 1 else clear
-    return f"({pairs}, {number} clearly{'' if side(gap.mean).endswith(where) else f' {where}'})"
-
-
-def said(gaps: dict[str, Gap]) -> str:
-    """Say gaps, place by place: "3.8 above on ESC-10 (6 pairs, 3 clearly), …"."""
-    return listed([f"{side(gap.mean)} on {place} {counts(gap)}" for place, gap in gaps.items()])
-
-
-def listed(parts: Sequence[str]) -> str:
-    """Join parts as a sentence does: "a, b and c"."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def signed(value: float) -> str:
-    """Return a number with its sign and one digit."""
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−")
-
-
-def counted(number: int) -> str:
-    """Return a small number as a word."""
-    return NUMBERS[number] if number < len(NUMBERS) else str(number)
+# ---- which rows -----------------------------------------------------------------------------------------------
 
 
 def is_base(rows: pd.DataFrame) -> pd.Series:
@@ -311,6 +253,47 @@ def encoders(read: Read) -> str:
         f"against the better control, {listed(worth)}; `protobin` against `linear`, {said(binary)}. Labels add to "
         f"`linear` and to `protobin`, on the average of {counted(supervised)} supervised⁺ versions, {listed(labels)}."
     )
+
+
+def more_trials(read: Read) -> str:
+    """Say what the same contrasts come to where the search is longer and every head runs on every encoder."""
+    full, few, name = PROFILES["pocket-full"], PROFILES["pocket"], "pocket-full"
+    places = {"general": "soundscapes", "bioacoustic": "few-shot bioacoustics", "control": "single sounds"}
+    binary = {place: gap_of(gains(read, name, group, "protobin")) for group, place in places.items()}
+    columns = ("difference", "low", "high")
+    floats, proto = (gap_of(contrast(read, name, f"protobin − {head}"), columns) for head in ("protofloat", "proto"))
+    costly = {head: gap_of(gains(read, name, "general", head)) for head in COSTLY_HEADS}
+    others = [f"`{head}` is {side(gap.mean)} {counts(gap)}" for head, gap in costly.items()]
+    moved = [f"`{head}` by {signed(_moved(read, name, few.name, head))}" for head in ("linear", "protobin")]
+    return (
+        f"With {full.trials} trials and {counted(len(full.seeds))} seeds instead of {few.trials} and "
+        f"{counted(len(few.seeds))}, and every head on every pretrained encoder (`PROFILE={name}`, synthetic sounds, "
+        f"[`benchmark.csv`](figures/{name}/benchmark.csv)), `protobin` against `linear` is {said(binary)}; against "
+        f"`protofloat` it is {side(floats.mean)} {counts(floats)}, against `proto` {side(proto.mean)} {counts(proto)}. "
+        f"Against `linear` on soundscapes {listed(others)}. More trials move {listed(moved)} points there. "
+        f"{_tuned_above(read, name)} {_reappearing(read, name)}"
+    )
+
+
+def _moved(read: Read, now: str, before: str, head: str) -> float:
+    """Return by how many points a head's mean score on general audio differs between two profiles."""
+    scores = [gains(read, name, "general", head).set_index(["dataset", "encoder"])["mean"] for name in (now, before)]
+    return float((scores[0] - scores[1]).mean())
+
+
+def _tuned_above(read: Read, profile: str) -> str:
+    """Say how many of a profile's encoders, fine-tuned, score above protobin on them."""
+    scores = read(f"{profile}/benchmark.csv")
+    probed = scores[(scores["head"] == "protobin") & is_default(scores)]
+    both = read(f"{profile}/fine_tuning.csv").merge(probed, on=["dataset", "encoder"], suffixes=("_tuned", "_probed"))
+    above = int((both["mean_tuned"] > both["mean_probed"]).sum())
+    who = f"{counted(above) if above else 'none'} of {counted(len(both))} encoders {'end' if above > 1 else 'ends'}"
+    return f"Fine-tuned, {who} above `protobin`."
+
+
+def _reappearing(read: Read, profile: str) -> str:
+    verdicts = read(f"{profile}/questions.csv")["verdict"]
+    return f"Of the paper's conclusions {int((verdicts == VERDICTS[0]).sum())} of {len(verdicts)} reappear."
 
 
 def more_clips(read: Read) -> str:

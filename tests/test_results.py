@@ -66,10 +66,12 @@ def run(show=False):
 def test_cells_run_once_and_deleting_scratch_gives_the_same_bytes(tiny):
     assert len(run()) == CELLS and run() == []
     gather("tiny")
-    first = results_path("tiny").read_bytes()
+    folder = results_path("tiny").parent
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(first) == {"results.csv", "trials.csv.gz"}
     shutil.rmtree(scratch())
     run(), gather("tiny")
-    assert results_path("tiny").read_bytes() == first
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
 def test_editing_one_head_runs_only_its_cells_again(tiny, monkeypatch, capsys):
@@ -107,6 +109,15 @@ def test_every_row_says_what_was_run(tiny):
     finals = table[table["split"] == "test"]
     assert finals.groupby(["dataset", "head", "J"], dropna=False).size().eq(len(tiny.seeds)).all()
     assert table["J"].notna().equals(table["head"].str.startswith("proto"))
+
+
+def test_trials_lie_beside_the_results_and_together_they_are_the_whole_table(tiny):
+    run()
+    table, folder = gather("tiny"), results_path("tiny").parent
+    runs, trials = read_results("tiny"), results.pd.read_csv(folder / "trials.csv.gz", dtype={"head_options": str})
+    assert set(runs["stage"]) == {"seeds", "final"} and set(trials["stage"]) == {"search"}
+    assert list(runs.columns) == list(trials.columns) == list(table.columns)
+    assert sorted([*runs["value"], *trials["value"]]) == pytest.approx(sorted(table["value"]))
 
 
 def test_results_that_are_not_there_say_how_to_make_them(tiny):

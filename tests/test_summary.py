@@ -8,7 +8,8 @@ import pytest
 
 from lib import published, summary
 from lib.errors import InputError
-from lib.summary import Gap, counts, gains, gap_of, read_figures, side
+from lib.summary import gains, read_figures
+from lib.summary_words import Gap, counts, gap_of, side
 
 SIGNED = {
     "benchmark": ("gain", "gain_low", "gain_high"),
@@ -160,12 +161,31 @@ def test_more_clips_are_held_against_few_of_the_same_encoders_and_heads():
     assert summary.more_clips(lambda path: read(path, -1.0)).startswith("With more clips not every head gains")
 
 
+def test_more_trials_are_said_of_the_reference_run_and_turn_with_its_numbers():
+    up, down = (summary.more_trials(changed(lambda gain, sign=sign: sign * 2.0)) for sign in (1, -1))
+    for words in (up, down):
+        assert words.startswith("With 50 trials and five seeds instead of 5 and three, and every head on every")
+        assert "figures/pocket-full/benchmark.csv" in words and "of five encoders ends above `protobin`" in words
+    assert "`protobin` against `linear` is 2.0 above on soundscapes (18 pairs, all clearly)" in up
+    assert "2.0 below on soundscapes (18 pairs, all clearly)" in down and "above on" not in down
+    assert "against `protofloat` it is 2.0 below" in down and "`conv` is 2.0 below (18 pairs, all clearly)" in down
+
+
+def test_fine_tuned_encoders_are_counted_against_their_own_protobin():
+    def read(path, tuned):
+        table = read_figures(path)
+        return table.assign(mean=tuned) if "fine_tuning" in path else table
+
+    assert "Fine-tuned, five of five encoders" in summary.more_trials(lambda path: read(path, 99.0))
+    assert "Fine-tuned, none of five encoders" in summary.more_trials(lambda path: read(path, 1.0))
+
+
 # ---- the whole
 
 
-def test_the_summary_is_eight_bullets_and_a_paragraph_of_short_lines_without_a_wrong_sign():
+def test_the_summary_is_eight_bullets_and_two_paragraphs_of_short_lines_without_a_wrong_sign():
     lines = (text := summary.summary()).splitlines()
-    assert sum(line.startswith("- *") for line in lines) == 8 and "" in lines
+    assert sum(line.startswith("- *") for line in lines) == 8 and lines.count("") == 2
     assert max(map(len, lines)) <= summary.WIDTH
     assert not re.search(r"\bnan\b|[+−]-|--|\d-\d", text.replace("esc10-1500", ""))
 
