@@ -92,7 +92,7 @@ def plot_shares(table: pd.DataFrame) -> Figure:
         for y, head, rows in _rows_of_heads(axes, part):
             share = 100 * rows["gemm_share"].iloc[-1]
             axes.barh(y, share, color=colour(head), height=0.6)
-            axes.annotate(f" {share:.2g} %", (share, y), size=6.5, va="center")
+            axes.annotate(f" {share:.2g} %" if share < 10 else f" {share:.0f} %", (share, y), size=6.5, va="center")
         axes.set_xlim(0, max(100, 115 * table["gemm_share"].max()))
         axes.grid(True, axis="x")
         axes.set_xlabel("necessary products, % of the measured rate")
@@ -184,7 +184,10 @@ def _log_axis(axes: Axes) -> None:
 
 
 def promises_page(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what was promised of the engine and what was measured, a row a head, shape and kind of products."""
+    """Return what was promised of the engine and what was measured, a row a head, shape and kind of products.
+
+    "at most" is what a loop would reach of which nothing but the necessary products is left, at the machine's own rate.
+    """
     if table.empty:
         return table
     rows = table[table["goal"].notna()]
@@ -193,6 +196,7 @@ def promises_page(table: pd.DataFrame) -> pd.DataFrame:
         f"{row.ratio:.1f} ({row.ratio_low:.1f} to {row.ratio_high:.1f})" for row in rows.itertuples()
     ]
     page["promised"] = [f"{goal:g}" for goal in rows["goal"]]
+    page["at most"] = [f"{limit:.2g}" if limit < 10 else f"{limit:.0f}" for limit in _most(rows)]
     page["kept"] = ["yes" if row.ratio >= row.goal else "no" for row in rows.itertuples()]
     page["passes"] = rows["passes"]
     return page.set_index(["shape", "head"])
@@ -292,4 +296,15 @@ def in_words(table: pd.DataFrame) -> list[str]:
     missed = promised[promised["ratio"] < promised["goal"]]
     which = ", ".join(f"`{row.head}` at {row.shape} in {row.products}" for row in missed.itertuples())
     lines.append(f"Of {len(promised)} promises {kept} are kept{f'; not kept: {which}' if which else ''}.")
+    beyond = missed[_most(missed) < missed["goal"]]
+    lines += [
+        f"`{row.head}` at {row.shape} in {row.products}: by these seconds its products alone, at the rate of one large "
+        f"product, leave room for no more than {most:.1f} times, whoever writes the loop."
+        for row, most in zip(beyond.itertuples(), _most(beyond), strict=True)
+    ]
     return lines
+
+
+def _most(rows: pd.DataFrame) -> pd.Series:
+    """Return how many times as fast a head could be if its necessary products ran at the machine's rate, alone."""
+    return rows["ratio"] / rows["gemm_share"]

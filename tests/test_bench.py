@@ -342,6 +342,12 @@ def test_the_words_say_which_promises_are_kept():
     assert "0.8 (`conv`) to 11.0 (`protobin`)" in words[0] and "for `conv` it is slower" in words[0]
     assert words[-1] == "Of 3 promises 2 are kept; not kept: `protobin` at pocket in float32."
     assert list(promises_page(rows)["kept"]) == ["yes", "no", "yes"]
+    assert list(promises_page(rows)["at most"]) == ["500", "5.8", "37"]
+    rows.loc[2, "gemm_share"] = 0.98  # hardly anything but products is left, and still it is not enough
+    assert in_words(rows)[-1].startswith("`protobin` at pocket in float32: by these seconds its products alone")
+    assert "no more than 3.0 times" in in_words(rows)[-1] and in_words(rows)[:-1] == words
+    rows.loc[2, "gemm_share"] = 0.5
+    assert in_words(rows) == words
 
 
 # ---- products
@@ -397,7 +403,8 @@ def test_the_page_names_every_promise_that_was_not_kept_and_no_other():
     pocket = table[table["shape"] == "pocket"].iloc[0]
     if (pocket["classes"], pocket["batch_size"]) != (WHOLE.pocket.classes, WHOLE.pocket.batch_size):
         pytest.skip("figures/bench/bench.csv is of an older pocket shape: run `make bench`")
-    words, measured_kinds = in_words(table)[-1], set(table["products"])
+    measured_kinds = set(table["products"])
+    (words,) = (line for line in in_words(table) if " promises " in line)
     for head, goals in GOALS.items():
         for kind in measured_kinds & set(goals):
             rows = table[(table["head"] == head) & (table["products"] == kind)]
