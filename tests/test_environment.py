@@ -1,5 +1,6 @@
 """The set-up: one place of pins, PyTorch first, and a repository that speaks of the project alone."""
 
+import gzip
 import re
 import subprocess
 from importlib.metadata import version
@@ -83,7 +84,8 @@ def test_no_committed_text_names_a_path_of_a_machine_or_a_package_index(pattern)
     assert {"Makefile", "run", "LICENSE", "README.md"} <= {path.name for path in texts}
     for path in texts:
         if path != Path(__file__):  # which has examples
-            found = re.search(pattern, path.read_text(encoding="utf-8"))
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            found = re.search(pattern, content.decode())
             assert not found, f"{path.name}: {found[0]}"
 
 
