@@ -419,11 +419,7 @@ def _log(folder: Path, key: str, seconds: float) -> None:
 
 
 def gather(profile_name: str) -> pd.DataFrame:
-    """Gather cells and fine-tunings into ``figures/<profile>/`` and return the whole table.
-
-    ``results.csv`` has a row for each run whose score counts; the trials of the searches, many times as many rows, lie
-    in ``trials.csv.gz`` with the same columns.
-    """
+    """Gather runs into ``results.csv`` and trials of searches, many more, into ``trials.csv.gz``; return all rows."""
     profile, folder = load_profile(profile_name), results_path(profile_name).parent
     if folder.is_dir():
         sweep_temporaries(folder)
