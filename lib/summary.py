@@ -270,7 +270,7 @@ def more_trials(read: Read) -> str:
         f"{counted(len(few.seeds))}, and every head on every pretrained encoder (`PROFILE={name}`, synthetic sounds, "
         f"[`benchmark.csv`](figures/{name}/benchmark.csv)), `protobin` against `linear` is {said(binary)}; against "
         f"`protofloat` it is {side(floats.mean)} {counts(floats)}, against `proto` {side(proto.mean)} {counts(proto)}. "
-        f"Against `linear` on soundscapes {listed(others)}. More trials move {listed(moved)} points there. "
+        f"Against `linear` on soundscapes {listed(others)}. More trials and seeds move {listed(moved)} points there. "
         f"{_tuned_above(read, name)} {_reappearing(read, name)}"
     )
 

@@ -165,7 +165,7 @@ def test_more_trials_are_said_of_the_reference_run_and_turn_with_its_numbers():
     up, down = (summary.more_trials(changed(lambda gain, sign=sign: sign * 2.0)) for sign in (1, -1))
     for words in (up, down):
         assert words.startswith("With 50 trials and five seeds instead of 5 and three, and every head on every")
-        assert "figures/pocket-full/benchmark.csv" in words and "of five encoders ends above `protobin`" in words
+        assert "figures/pocket-full/benchmark.csv" in words and "of five encoders end" in words
     assert "`protobin` against `linear` is 2.0 above on soundscapes (18 pairs, all clearly)" in up
     assert "2.0 below on soundscapes (18 pairs, all clearly)" in down and "above on" not in down
     assert "against `protofloat` it is 2.0 below" in down and "`conv` is 2.0 below (18 pairs, all clearly)" in down
@@ -176,8 +176,8 @@ def test_fine_tuned_encoders_are_counted_against_their_own_protobin():
         table = read_figures(path)
         return table.assign(mean=tuned) if "fine_tuning" in path else table
 
-    assert "Fine-tuned, five of five encoders" in summary.more_trials(lambda path: read(path, 99.0))
-    assert "Fine-tuned, none of five encoders" in summary.more_trials(lambda path: read(path, 1.0))
+    assert "Fine-tuned, five of five encoders end above `protobin`." in summary.more_trials(lambda path: read(path, 99.0))
+    assert "Fine-tuned, none of five encoders ends above `protobin`." in summary.more_trials(lambda path: read(path, 1.0))
 
 
 # ---- the whole
