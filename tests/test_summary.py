@@ -176,8 +176,9 @@ def test_fine_tuned_encoders_are_counted_against_their_own_protobin():
         table = read_figures(path)
         return table.assign(mean=tuned) if "fine_tuning" in path else table
 
-    assert "Fine-tuned, five of five encoders end above `protobin`." in summary.more_trials(lambda path: read(path, 99.0))
-    assert "Fine-tuned, none of five encoders ends above `protobin`." in summary.more_trials(lambda path: read(path, 1.0))
+    all_above, none = (summary.more_trials(lambda path, tuned=tuned: read(path, tuned)) for tuned in (99.0, 1.0))
+    assert "Fine-tuned, five of five encoders end above `protobin`." in all_above
+    assert "Fine-tuned, none of five encoders ends above `protobin`." in none
 
 
 # ---- the whole
