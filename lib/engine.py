@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lib.engine_heads import ROOM, stacked_head
-from lib.engine_loss import backward, with_gradient
-from lib.engine_pooling import CHUNK, Clips, Products, Split, Weights, pieces, search_dtype
+from lib.engine_loss import loss_gradient, with_gradient
+from lib.engine_pooling import CHUNK, Clips, Memory, Products, Split, Weights, pieces, search_dtype
 from lib.errors import Diverged, InputError
 from lib.heads import Head, build_head, parameter_groups
 from lib.store import Embeddings
@@ -77,6 +77,7 @@ class StackedTraining:
         self._weights = {name: s.to(dtype) if s.is_floating_point() else s for name, s in stacks.items()}
         self._optimizer = AdamW(one, self._weights, [runs[number] for number in self._numbers])
         self._splits: dict[int, Split] = {}
+        self._memory = Memory()
         self._steps, self._all_steps = 0, runs[0].epochs * -(-len(data) // runs[0].batch_size)
 
     @property
@@ -100,7 +101,7 @@ class StackedTraining:
             self.epoch += 1
         return self
 
-    @torch.inference_mode()
+    @torch.no_grad()  # and not inference_mode, whose tensors cannot be written to in training
     def scores(self, data: Embeddings) -> Tensor:
         """Return the logits of all clips for the runs in `alive`, float32 ``(runs, clips, C)``."""
         split, parts = self.prepare(data), []
@@ -132,20 +133,22 @@ class StackedTraining:
 
     def _step(self, indices: dict[int, Tensor]) -> None:
         """One step of every run; `indices` are the clips of this step's batch for each order seed."""
-        failed = []
+        failed, split = [], self.prepare(self.data)
         for rows, seeds in self._groups():
             index = torch.stack([indices[seed] for seed in seeds]).to(self.data.tokens.device)  # (R or 1, B)
-            clips = Clips(self.prepare(self.data), index if len(seeds) > 1 else index[0])
-            for part in self._parts(rows, index.shape[1]) if len(seeds) == 1 else [rows]:
-                failed += self._update(part, clips)
+            clips, own = Clips(split, index[0]), len(seeds) > 1
+            for part in self._parts(rows, index.shape[1], own):
+                failed += self._update(part, Clips(split, index[part]) if own else clips)
         self._steps += 1
         if failed:
             self._drop(failed)
 
     def _groups(self) -> Iterator[tuple[slice, list[int]]]:
-        """Yield rows that are computed on the same clips, with their order seed, or one for each row."""
+        """Yield rows that are computed on the same clips, with their order seed, or with one for each of all rows."""
         seeds = [self.runs[number].order_seed for number in self._numbers]
-        if self._head.own_batches and len(set(seeds)) > 1:
+        orders = len(set(seeds))
+        # A batch of tokens that several runs share is read once.
+        if self._head.own_batches and (orders == len(seeds) or not self._head.reads_tokens) and orders > 1:
             yield slice(0, len(seeds)), seeds
             return
         start = 0
@@ -154,9 +157,12 @@ class StackedTraining:
             yield slice(start, stop), [seed]
             start = stop
 
-    def _parts(self, rows: slice, clips: int) -> list[slice]:
-        """Split rows so that what they hold at once in a batch of this many clips is bounded."""
-        parts = pieces(rows.stop - rows.start, max(1, ROOM // self._head.room(clips)))
+    def _parts(self, rows: slice, clips: int, own: bool = False) -> list[slice]:
+        """Split rows so that what they hold at once in a batch of this many clips, of their own or not, is bounded."""
+        room = self._head.room(clips)
+        if own and self._head.reads_tokens:
+            room = max(room, clips * math.prod(self.data.tokens.shape[1:]))
+        parts = pieces(rows.stop - rows.start, max(1, ROOM // room))
         return [slice(rows.start + part.start, rows.start + part.stop) for part in parts]
 
     def _at(self, rows: slice) -> Weights:
@@ -164,13 +170,10 @@ class StackedTraining:
 
     def _update(self, rows: slice, clips: Clips) -> list[int]:
         """Forward, backward and update of some rows; return those whose loss is not finite."""
-        weights = self._at(rows)
-        leaves = {name: weights[name].detach().requires_grad_() for name in self._optimizer.names}
-        weights |= leaves
-        logits = self._head.logits(weights, clips, training=True)  # (R, B, C)
-        extra, targets = self._head.extra_loss(weights), clips.take(self.data.targets)
-        gradients, bad = backward(self._loss, logits, targets.to(logits.dtype), extra, list(leaves.values()))
-        self._optimizer.step(rows, dict(zip(leaves, gradients, strict=True)), self._steps, self._all_steps)
+        logits, extra, pull = self._head.vjp(self._at(rows), self._optimizer.names, clips)
+        targets = clips.take(self.data.targets).to(logits.dtype)
+        gradient, bad = loss_gradient(self._loss, logits, targets, extra)
+        self._optimizer.step(rows, pull(gradient), self._steps, self._all_steps)
         return [rows.start + row for row in bad]
 
     def _drop(self, rows: list[int]) -> None:
@@ -193,7 +196,7 @@ class StackedTraining:
         if id(data) not in self._splits:  # the split holds the data, so that its id stays its own
             self._head.plain.checked(data.tokens[:1], data.cls[:1])  # their shapes
             constants = self._head.constants if self._head.has_constants else None
-            self._splits[id(data)] = Split(data, self._dtype, constants)
+            self._splits[id(data)] = Split(data, self._dtype, constants, self._memory)
         return self._splits[id(data)]
 
 
@@ -201,52 +204,54 @@ class AdamW:
     """AdamW (Loshchilov and Hutter, 2019) on stacked weights: learning rate and weight decay are each run's own.
 
     The learning rate falls along half a cosine; weights decay as in `lib.heads.parameter_groups`. The update is torch's
-    own fused kernel, run after run: `torch.optim.AdamW` would spend longer on a group for each run than the kernel.
+    own fused kernel, setting after setting: `torch.optim.AdamW` would spend longer on a group for each than the kernel.
     """
 
     def __init__(self, head: Head, weights: Weights, runs: Sequence[Run]) -> None:
         groups = parameter_groups(head, 1.0)
         decaying = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         self.names = {name: id(p) in decaying for name, p in head.named_parameters()}  # name → whether it decays
-        self.kinds = [[name for name, decays in self.names.items() if decays is kind] for kind in (True, False)]
         self.weights = weights
         self.first = {name: torch.zeros_like(weights[name]) for name in self.names}
         self.second = {name: torch.zeros_like(weights[name]) for name in self.names}
         self.rates = [(run.lr, run.weight_decay) for run in runs]
-        self._cut: dict[int, list[tuple[list[Tensor], ...]]] = {}
+        self._cut: dict[tuple[int, int], tuple[list[Tensor], ...]] = {}
 
     def step(self, rows: slice, gradients: Weights, done: int, total: int) -> None:
         """Update some rows after `done` of `total` steps."""
         fall = 0.5 * (1 + math.cos(math.pi * done / total))
         count = torch.tensor(done + 1.0, device=next(iter(gradients.values())).device)
-        parts = {name: gradient.contiguous().unbind() for name, gradient in gradients.items()}  # of each run
-        for place, row in enumerate(range(rows.start, rows.stop)):
-            lr, decay = self.rates[row]
-            for names, strength, state in zip(self.kinds, (decay, 0.0), self._of_run(row), strict=True):
-                weights, first, second = state
-                if names:
-                    torch._fused_adamw_(
-                        weights,
-                        [parts[name][place] for name in names],
-                        first,
-                        second,
-                        [],
-                        [count] * len(names),
-                        lr=lr * fall,
-                        beta1=BETA_1,
-                        beta2=BETA_2,
-                        weight_decay=strength,
-                        eps=EPS,
-                        amsgrad=False,
-                        maximize=False,
-                    )
+        start = rows.start
+        for (lr, decay), same in itertools.groupby(self.rates[rows]):  # the seeds of a setting are updated together
+            stop = start + len(list(same))
+            weights, first, second, decaying = self._of_rows(start, stop)
+            for weight in decaying:
+                weight.mul_(1 - lr * fall * decay)
+            torch._fused_adamw_(
+                weights,
+                [gradients[name][start - rows.start : stop - rows.start].contiguous() for name in self.names],
+                first,
+                second,
+                [],
+                [count] * len(weights),
+                lr=lr * fall,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                weight_decay=0.0,
+                eps=EPS,
+                amsgrad=False,
+                maximize=False,
+            )
+            start = stop
 
-    def _of_run(self, row: int) -> list[tuple[list[Tensor], ...]]:
-        """Return a run's weights and moments, those that decay and those that do not: views, cut once."""
-        if row not in self._cut:
+    def _of_rows(self, start: int, stop: int) -> tuple[list[Tensor], ...]:
+        """Return some runs' weights, their moments, and those of the weights that decay: views, cut once."""
+        if (start, stop) not in self._cut:
             stacks = (self.weights, self.first, self.second)
-            self._cut[row] = [tuple([stack[name][row] for name in names] for stack in stacks) for names in self.kinds]
-        return self._cut[row]
+            each = [[stack[name][start:stop] for name in self.names] for stack in stacks]
+            decaying = [weight for weight, decays in zip(each[0], self.names.values(), strict=True) if decays]
+            self._cut[start, stop] = (*each, decaying)
+        return self._cut[start, stop]
 
     def keep_rows(self, rows: list[int], weights: Weights) -> None:
         """Go on with some rows, whose weights are these."""

@@ -6,18 +6,19 @@ share the work: wide products, poolings before projections, and what is constant
 """
 # ruff: noqa: D102 (the methods are documented once, in StackedHead)
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.engine_pooling import Clips, Weights, affine, attend_shared, max_cosine, moments, unit, unit_signs, unstack
+from lib.engine_pooling import Clips, Weights, affine, attend_stacked, max_cosine, moments, unit, unit_signs, unstack
 from lib.heads import Head
 from lib.loss import orthogonality_loss
 from lib.pooling import attend
 
+Pull = Callable[[Tensor], Weights]  # what takes the gradient of logits back to the weights
 ROOM = 2**24  # numbers that the runs of one pass may hold in their largest intermediate result: 64 MiB in fp32
 
 
@@ -33,7 +34,8 @@ class StackedHead:
     """
 
     has_constants = False  # whether `constants` gives any
-    own_batches = False  # whether `logits` also takes clips that differ from run to run, at no cost in memory
+    own_batches = False  # whether `logits` also takes clips that differ from run to run
+    reads_tokens = True  # whether a clip is more than a few vectors
 
     def __init__(self, plain: Head, search: torch.dtype) -> None:
         self.plain, self.search = plain, search
@@ -55,31 +57,85 @@ class StackedHead:
         """Return what each run adds to its loss, (R,), if anything."""
         return None
 
+    def vjp(self, w: Weights, names: Collection[str], clips: Clips) -> tuple[Tensor, Tensor | None, Pull]:
+        """Return logits in training, the extra loss, and what makes of the logits' gradient that of the weights.
+
+        Parameters
+        ----------
+        w : dict
+            Weights and buffers of R runs.
+        names : collection of str
+            The weights that are trained.
+        clips : Clips
+            Of the batch.
+        """
+        leaves = {name: w[name].detach().requires_grad_() for name in names}
+        w = w | leaves
+        logits, extra = self.logits(w, clips, training=True), self.extra_loss(w)
+
+        def pull(gradient: Tensor) -> Weights:
+            ends, gradients = [logits], [gradient]
+            if extra is not None and extra.requires_grad:
+                ends, gradients = [logits, extra], [gradient, torch.ones_like(extra)]
+            return dict(zip(leaves, torch.autograd.grad(ends, list(leaves.values()), gradients), strict=True))
+
+        return logits.detach(), None if extra is None else extra.detach(), pull
+
 
 def classify(y: Tensor, w: Weights) -> Tensor:
     """Return W y + b of y (B, I) or (R, B, I): (R, B, C)."""
     return affine(y, w["classifier.weight"], w["classifier.bias"])
 
 
+def of_layer(layer: str, gradient: Tensor, x: Tensor) -> Weights:
+    """Return the gradients of a layer's weight and bias from that of its output (R, B, O); x as in `affine`."""
+    return {f"{layer}.weight": gradient.mT @ x, f"{layer}.bias": gradient.sum(1)}  # (R, O, B) @ (B, I)
+
+
 # ---- cls and token map -------------------------------------------------------------------------------------
 
 
 class Linear(StackedHead):
-    """One product of cls with the weights of all runs."""
+    """One product of cls with the weights of all runs; the gradient needs no graph."""
 
-    own_batches = True
+    own_batches, reads_tokens = True, False
+
+    def features(self, clips: Clips) -> Tensor:
+        """Return y (B, I) or (R, B, I), which no weight enters."""
+        return clips.cls
 
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
-        return classify(clips.cls, w)
+        return classify(self.features(clips), w)
+
+    def vjp(self, w: Weights, names: Collection[str], clips: Clips) -> tuple[Tensor, Tensor | None, Pull]:
+        y = self.features(clips)
+        return classify(y, w), None, lambda gradient: of_layer("classifier", gradient, y)
 
 
 class Mlp(StackedHead):
-    """The hidden layers of all runs are one product, their second layers one batched product."""
+    """The hidden layers of all runs are one product, their second layers one batched product; no graph either."""
 
-    own_batches = True
+    own_batches, reads_tokens = True, False
+
+    def room(self, clips: int) -> int:
+        return 8 * self.plain.hidden.weight.numel()  # few runs at a time: their gradients are to stay in the caches
 
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
-        return classify(affine(clips.cls, w["hidden.weight"], w["hidden.bias"]).relu(), w)
+        return classify(self._hidden(w, clips.cls), w)
+
+    def _hidden(self, w: Weights, cls: Tensor) -> Tensor:
+        """Return the hidden layer (R, B, H)."""
+        return affine(cls, w["hidden.weight"], w["hidden.bias"]).relu_()
+
+    def vjp(self, w: Weights, names: Collection[str], clips: Clips) -> tuple[Tensor, Tensor | None, Pull]:
+        cls = clips.cls
+        hidden = self._hidden(w, cls)
+
+        def pull(gradient: Tensor) -> Weights:
+            below = torch.ops.aten.threshold_backward(gradient @ w["classifier.weight"], hidden, 0)  # of a ReLU
+            return of_layer("hidden", below, cls) | of_layer("classifier", gradient, hidden)
+
+        return classify(hidden, w), None, pull
 
 
 class Linearc(StackedHead):
@@ -89,16 +145,16 @@ class Linearc(StackedHead):
         return classify(clips.tokens.flatten(1), w)  # (B, N, D) → (B, N·D)
 
 
-class Linpre(StackedHead):
+class Linpre(Linear):
     """The mean tokens of the frequency rows do not depend on the weights: one small vector a clip, kept."""
 
-    has_constants = own_batches = True
+    has_constants = True
 
     def constants(self, tokens: Tensor) -> Weights:
         return {"rows": tokens.unflatten(1, self.plain.grid).mean(1).flatten(1)}  # (B, S_t, S_f, D) → (B, S_f·D)
 
-    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
-        return classify(clips.constant("rows"), w)
+    def features(self, clips: Clips) -> Tensor:
+        return clips.constant("rows")
 
 
 class Conv(StackedHead):
@@ -125,7 +181,7 @@ class Mhca(StackedHead):
     With x = (z − μ)/σ: qᵀx = (q/σ)ᵀz − const, and the softmax ignores the constant; Σ_n a_n x_n = (Σ_n a_n z_n − μ)/σ.
     """
 
-    has_constants = True
+    has_constants = own_batches = True
 
     def room(self, clips: int) -> int:
         return clips * self.length * self.plain.heads[0]
@@ -139,43 +195,45 @@ class Mhca(StackedHead):
         query = torch.einsum("rmd,rmdi->rmi", w["query"].unflatten(1, self.plain.heads), key)  # (R, M, D)
         mean, deviation = self._statistics(w, clips, training)  # (R or 1, 1, D)
         query = query / deviation / self.plain.heads[1] ** 0.5
-        pooled = attend_shared(clips.tokens, query.flatten(0, 1))  # (B, R·M, D)
-        pooled = (pooled.unflatten(1, query.shape[:2]) - mean) / deviation  # (B, R, M, D)
-        y = torch.einsum("brmi,rmdi->rbmd", pooled, value)  # (R, B, M, d)
+        pooled = attend_stacked(clips, query)  # (R, B, M, D)
+        pooled = (pooled - mean[:, None]) / deviation[:, None]
+        y = torch.einsum("rbmi,rmdi->rbmd", pooled, value)  # (R, B, M, d)
         return classify(y.flatten(2), w)  # (R, B, M, d) → (R, B, D)
 
     def _statistics(self, w: Weights, clips: Clips, training: bool) -> tuple[Tensor, Tensor]:
         """Return μ and σ of the tokens' batch norm: the batch's own in training, else the running ones."""
         norm = self.plain.token_norm
         if training:
-            mean, variance, tokens = moments(clips)
-            running_mean, running_var = w["token_norm.running_mean"], w["token_norm.running_var"]
+            mean, variance, tokens = moments(clips)  # (R or 1, D)
+            running_mean, running_var = w["token_norm.running_mean"], w["token_norm.running_var"]  # (R, D)
             running_mean.lerp_(mean.expand_as(running_mean), norm.momentum)
             running_var.lerp_((variance * tokens / (tokens - 1)).expand_as(running_var), norm.momentum)
             w["token_norm.num_batches_tracked"].add_(1)
         else:
-            mean, variance = w["token_norm.running_mean"][:, None], w["token_norm.running_var"][:, None]  # (R, 1, D)
-        return mean, (variance + norm.eps).sqrt()
+            mean, variance = w["token_norm.running_mean"], w["token_norm.running_var"]
+        return mean[:, None], (variance[:, None] + norm.eps).sqrt()
 
 
 class Ep(StackedHead):
     """The queries of all runs attend together, folded as in the plain head."""
 
+    own_batches = True
+
     def room(self, clips: int) -> int:
         return clips * self.length * len(self.plain.queries)
 
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
-        runs, queries = w["queries"].shape[:2]
-        pooled = attend_shared(clips.tokens, w["queries"].flatten(0, 1) / self.plain.dim**0.5)  # (B, R·Q, D)
-        value = w["value.weight"].unflatten(1, (queries, -1))  # (R, D, D) → (R, Q, D/Q, D)
-        y = torch.einsum("brqi,rqdi->rbqd", pooled.unflatten(1, (runs, queries)), value)  # (R, B, Q, D/Q)
+        queries = w["queries"]  # (R, Q, D)
+        pooled = attend_stacked(clips, queries / self.plain.dim**0.5)  # (R, B, Q, D)
+        value = w["value.weight"].unflatten(1, (queries.shape[1], -1))  # (R, D, D) → (R, Q, D/Q, D)
+        y = torch.einsum("rbqi,rqdi->rbqd", pooled, value)  # (R, B, Q, D/Q)
         return classify(y.flatten(2), w)  # (R, B, Q, D/Q) → (R, B, D)
 
 
 class Simpool(StackedHead):
     """One query a clip and run; the mean tokens are kept, the normalised tokens are shared by the runs."""
 
-    has_constants = True
+    has_constants = own_batches = True
 
     def room(self, clips: int) -> int:
         return clips * self.length
@@ -185,12 +243,12 @@ class Simpool(StackedHead):
 
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
         scale, shift = w["token_norm.weight"][:, None], w["token_norm.bias"][:, None]  # (R, 1, D)
-        query = F.linear(clips.constant("mean"), w["query.weight"].flatten(0, 1))  # (R, D, D) → (B, R·D)
-        query = query.unflatten(1, (len(scale), -1)).transpose(0, 1)  # (B, R·D) → (R, B, D)
-        query = query @ w["key.weight"] * scale / self.plain.dim**0.5  # (R, B, D)
-        tokens = F.layer_norm(clips.tokens, (self.plain.dim,), eps=self.plain.token_norm.eps)  # (B, N, D)
-        pooled = attend(tokens, query.transpose(0, 1), None)  # (B, R, D)
-        return classify(pooled.transpose(0, 1) * scale + shift, w)
+        query = affine(clips.constant("mean"), w["query.weight"])  # (R, B, D)
+        query = query @ w["key.weight"] * scale / self.plain.dim**0.5
+        tokens = F.layer_norm(clips.tokens, (self.plain.dim,), eps=self.plain.token_norm.eps)
+        pooled = attend(tokens, query[:, :, None], None) if clips.own else attend(tokens, query.transpose(0, 1), None)
+        pooled = pooled.squeeze(2) if clips.own else pooled.transpose(0, 1)  # (R, B, D)
+        return classify(pooled * scale + shift, w)
 
 
 class Abmilp(StackedHead):
@@ -222,22 +280,20 @@ class Abmilp(StackedHead):
 class Protofloat(StackedHead):
     """The prototypes of all runs, side by side against tokens of length one; the tokens' norms are kept."""
 
-    has_constants = True
+    has_constants = own_batches = True
 
     def constants(self, tokens: Tensor) -> Weights:
         return {"scale": 1 / tokens.norm(dim=-1).clamp_min(1e-12)}  # (B, N)
 
     def unit_tokens(self, clips: Clips) -> Tensor:
-        stored = clips.take(clips.split.data.tokens)  # (B, N, D)
-        return stored.to(clips.split.dtype, copy=True).mul_(clips.constant("scale")[..., None])
+        return clips.unit_tokens(clips.constant("scale"))  # (B, N, D) or (R, B, N, D)
 
     def unit_prototypes(self, w: Weights) -> Tensor:
         return unit(w["prototypes"])  # (R, K, D)
 
     def maxima(self, w: Weights, clips: Clips) -> Tensor:
-        prototypes = self.unit_prototypes(w)  # (R, K, D)
-        values = max_cosine(prototypes.flatten(0, 1), self.unit_tokens(clips), self.search)  # (B, R·K)
-        return values.unflatten(1, prototypes.shape[:2]).transpose(0, 1)  # (B, R·K) → (R, B, K)
+        """Return the largest cosines (R, B, K)."""
+        return max_cosine(self.unit_prototypes(w), self.unit_tokens(clips), self.search, clips.split.memory)
 
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
         return classify(self.maxima(w, clips), w)
@@ -257,8 +313,8 @@ class Proto(Protofloat):
         return {"scale": (tokens.square().sum(-1) + 2 * 1e-4**2 + 1e-4).rsqrt()}  # (B, N)
 
     def unit_tokens(self, clips: Clips) -> Tensor:
-        extra = (1e-4 * clips.constant("scale"))[..., None].expand(-1, -1, 2)  # (B, N, 2)
-        return torch.cat([super().unit_tokens(clips), extra], -1)  # (B, N, D + 2)
+        extra = (1e-4 * clips.constant("scale"))[..., None]  # (B, N, 1) or (R, B, N, 1)
+        return torch.cat([super().unit_tokens(clips), extra, extra], -1)  # (…, N, D + 2)
 
     def unit_prototypes(self, w: Weights) -> Tensor:
         prototypes = F.pad(w["prototypes"].flatten(1, 2), (0, 2), value=1e-4)  # (R, C, J, D) → (R, K, D + 2)

@@ -5,6 +5,7 @@ itself. Symbols as in `lib.engine`: R runs, B clips, C classes.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,8 +26,8 @@ def asymmetric(
 ) -> tuple[Tensor, Tensor]:
     """Return `lib.loss.asymmetric_loss` of every run, (R,), and its gradient (R, B, C).
 
-    With σ' = p q: ∂/∂x [q^γ log p] = q^γ q − γ q^γ p log p, and ∂/∂x [p_m^γ log q_m] = γ p_m^(γ−1) σ' log q_m −
-    p_m^γ σ' / q_m; where an argument is held at a bound, its part is zero.
+    With σ' = p q and p_m = max(p − m, 0) = 1 − q_m: ∂/∂x [q^γ log p] = q^γ (q − γ p log p), where q alone is none if
+    p is held at eps, and ∂/∂x [p_m^γ log q_m] = p_m^(γ−1) σ' (γ log q_m − p_m / q_m).
 
     Parameters
     ----------
@@ -35,29 +36,24 @@ def asymmetric(
     targets : torch.Tensor
         ``(B, C)`` or ``(R, B, C)``, checked by the caller.
     gamma_negative, gamma_positive, margin, eps : float
-        As there.
+        As there; γ₋ is at least 1.
     """
-    y, p, q = targets, logits.sigmoid(), (-logits).sigmoid()
-    p_m, q_m, slope = p - margin, q + margin, p * q
-    is_heard, inside = p >= eps, p_m >= eps  # else log p, and p_m with q_m, stand still
-    p_m, q_m = p_m.clamp_min(eps), q_m.clamp(eps, 1)
-    log_p, log_q = p.clamp_min(eps).log(), q_m.log()
-    focus, fade = _power(q.clamp_min(eps), gamma_positive), _power(p_m, gamma_negative)
-    positive, negative = y * focus, (1 - y) * fade
-    # Where q is held at eps, q itself is so small that its part of the gradient is none.
-    rise = positive * (is_heard * q - gamma_positive * p * log_p)
-    fall = negative * slope * inside * (gamma_negative * log_q / p_m - 1 / q_m)
+    y, p, q = targets, logits.sigmoid(), logits.neg().sigmoid_()
+    log_p, heard = p.clamp_min(eps).log_(), torch.ops.aten.threshold_backward(q, p, eps)
+    p_m = p.sub(margin).clamp_min_(0)
+    q_m = p_m.neg().add_(1).clamp_min_(eps)
+    log_q, fading = q_m.log(), _power(p_m, gamma_negative - 1)
+    focus = q if gamma_positive == 1 else q.clamp_min(eps) ** gamma_positive
+    gain, harm = focus * log_p, (fading * p_m).mul_(log_q)
+    rise = (focus * heard).addcmul_(p, gain, value=-gamma_positive)
+    fall = log_q.mul_(gamma_negative).addcdiv_(p_m, q_m, value=-1).mul_(fading).mul_(p).mul_(q)
     scale = -1.0 / (logits.shape[1] * logits.shape[2])
-    return (positive * log_p + negative * log_q).sum((1, 2)) * scale, (rise + fall) * scale
+    return torch.lerp(harm, gain, y).sum((1, 2)).mul_(scale), torch.lerp(fall, rise, y).mul_(scale)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    """Return base^exponent; the paper's exponents, 1 and 4, need no logarithm."""
-    if exponent == 1:
-        return base
-    if exponent == 4:
-        return base.square().square_()
-    return base**exponent
+    """Return base^exponent; the paper's needs no logarithm."""
+    return base.square().mul_(base) if exponent == 3 else base**exponent
 
 
 def one_of_many(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,29 +83,24 @@ def _by_autograd(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targe
     return losses.detach(), gradient
 
 
-def backward(
-    loss: LossAndGradient, logits: Tensor, targets: Tensor, extra: Tensor | None, leaves: list[Tensor]
-) -> tuple[list[Tensor], list[int]]:
-    """Return the gradients of the runs' losses, and the rows of those that are not finite, whose gradients are void.
+def loss_gradient(
+    loss: LossAndGradient, logits: Tensor, targets: Tensor, extra: Tensor | None
+) -> tuple[Tensor, list[int]]:
+    """Return the gradient of the runs' losses to their logits, and the runs whose loss is not finite: theirs is void.
 
     Parameters
     ----------
     loss : callable
         As `with_gradient` returns it.
     logits : torch.Tensor
-        ``(R, B, C)``, with a graph that leads to `leaves`.
+        ``(R, B, C)``.
     targets : torch.Tensor
         As in `asymmetric`.
     extra : torch.Tensor, optional
-        ``(R,)``, what the head adds; without a graph where nothing that is trained enters it.
-    leaves : list of torch.Tensor
-        Stacked weights, ``(R, …)``.
+        ``(R,)``, what the head adds to the loss.
     """
-    with torch.no_grad():
-        losses, gradient = loss(logits.detach(), targets)
-        losses = losses if extra is None else losses + extra
-        sound = torch.isfinite(losses)  # (R,)
-        bad = [] if sound.all() else (~sound).nonzero().flatten().tolist()
-    if extra is None or not extra.requires_grad:
-        return list(torch.autograd.grad(logits, leaves, gradient)), bad
-    return list(torch.autograd.grad([logits, extra], leaves, [gradient, torch.ones_like(extra)])), bad
+    losses, gradient = loss(logits, targets)
+    losses = losses if extra is None else losses + extra
+    if math.isfinite(losses.sum()):
+        return gradient, []
+    return gradient, (~torch.isfinite(losses)).nonzero().flatten().tolist()

@@ -6,7 +6,8 @@ the next block is written over it.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -23,8 +24,26 @@ Products = Literal["auto", "float32", "bfloat16"]
 CHUNK = 64  # clips that are read at a time where all are read
 # Similarities in a block: 2 MiB in fp32, about the second cache of a core; a GPU wants large products.
 BLOCK = {"cpu": 2**19, "cuda": 2**26}
+LANES = 16  # numbers in a vector of 512 bits, the widest that processors have
 
 # ---- clips -------------------------------------------------------------------------------------------------
+
+
+class Memory:
+    """Memory by name, for large results that every step has: to free it and ask again costs as much as to fill it.
+
+    What was taken under a name holds until the name is taken again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return memory of this shape, with whatever is in it."""
+        key, need = (name, dtype, device), math.prod(shape)
+        if key not in self._kept or self._kept[key].numel() < need:
+            self._kept[key] = torch.empty(need, dtype=dtype, device=device)
+        return self._kept[key][:need].view(shape)
 
 
 class Split:
@@ -38,10 +57,18 @@ class Split:
         Of the weights.
     constants : callable, optional
         Makes of tokens (B, N, D) what is to be kept of each clip, (B, …), by name.
+    memory : Memory
+        Where its tokens are written in that dtype.
     """
 
-    def __init__(self, data: Embeddings, dtype: torch.dtype, constants: Callable[[Tensor], Weights] | None) -> None:
-        self.data, self.dtype = data, dtype
+    def __init__(
+        self,
+        data: Embeddings,
+        dtype: torch.dtype,
+        constants: Callable[[Tensor], Weights] | None,
+        memory: Memory,
+    ) -> None:
+        self.data, self.dtype, self.memory = data, dtype, memory
         chunks = [constants(part.to(dtype)) for part in data.tokens.split(CHUNK)] if constants else [{}]
         self.constants = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -58,10 +85,26 @@ class Clips:
             return values[self.index]
         return values.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)  # (R·B, …) → (R, B, …)
 
+    @property
+    def own(self) -> bool:
+        """Whether each run has clips of its own."""
+        return not isinstance(self.index, slice) and self.index.ndim == 2
+
     @functools.cached_property
     def tokens(self) -> Tensor:
-        """Tokens (B, N, D) in the dtype of the weights; they may be the split's own memory."""
-        return self.take(self.split.data.tokens).to(self.split.dtype)
+        """Tokens (B, N, D) or (R, B, N, D) in the dtype of the weights; to be read alone.
+
+        They may be the split's own memory, or such as the next batch overwrites.
+        """
+        part = self.take(self.split.data.tokens)
+        return part if part.dtype == self.split.dtype else self._written(part)
+
+    def unit_tokens(self, scale: Tensor) -> Tensor:
+        """Return the tokens times a number for each, (B, N) or (R, B, N), until the next batch overwrites them."""
+        return self._written(self.take(self.split.data.tokens)).mul_(scale[..., None])
+
+    def _written(self, part: Tensor) -> Tensor:
+        return self.split.memory.take("tokens", part.shape, self.split.dtype, part.device).copy_(part)
 
     @property
     def cls(self) -> Tensor:
@@ -74,10 +117,11 @@ class Clips:
 
 
 def moments(clips: Clips) -> tuple[Tensor, Tensor, int]:
-    """Return mean and variance (D,) of all tokens of these clips, from each clip's own, and their number."""
-    means, variances = clips.constant("mean"), clips.constant("variance")  # (B, D)
-    variance = variances.mean(0) + means.var(0, correction=0)  # within clips and between them
-    return means.mean(0), variance, len(means) * clips.split.data.tokens.shape[1]
+    """Return mean and variance (R or 1, D) of all tokens of a batch, from each clip's own, and their number."""
+    means, variances = clips.constant("mean"), clips.constant("variance")  # (B, D) or (R, B, D)
+    variance = variances.mean(-2) + means.var(-2, correction=0)  # within clips and between them
+    count, dim = means.shape[-2:]
+    return means.mean(-2).view(-1, dim), variance.view(-1, dim), count * clips.split.data.tokens.shape[1]
 
 
 # ---- products of many runs ---------------------------------------------------------------------------------
@@ -89,7 +133,7 @@ def unstack(w: Weights) -> list[Weights]:
     return [dict(zip(w, row, strict=True)) for row in rows]
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return W_r x + b_r for every run, (R, B, O).
 
     Parameters
@@ -100,17 +144,22 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ``(R, O, I)`` and ``(R, O)``.
     """
     if x.ndim == 3:
-        return torch.baddbmm(bias[:, None], x, weight.mT)  # (R, 1, O) + (R, B, I) @ (R, I, O)
-    wide = F.linear(x, weight.flatten(0, 1), bias.flatten())  # (B, I) @ (I, R·O) → (B, R·O)
-    return wide.unflatten(1, bias.shape).transpose(0, 1)  # (B, R·O) → (B, R, O) → (R, B, O)
+        return x @ weight.mT if bias is None else torch.baddbmm(bias[:, None], x, weight.mT)  # (R, B, I) @ (R, I, O)
+    wide = F.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())  # (B, I) @ (I, R·O) → (B, R·O)
+    return wide.unflatten(1, weight.shape[:2]).transpose(0, 1)  # (B, R·O) → (B, R, O) → (R, B, O)
 
 
-def attend_shared(tokens: Tensor, queries: Tensor) -> Tensor:
-    """Attention of queries (Q, D) to the tokens (B, N, D) of each clip: (B, Q, D).
+def attend_stacked(clips: Clips, queries: Tensor) -> Tensor:
+    """Attention of each run's queries (R, Q, D) to the tokens of its clips: (R, B, Q, D).
 
-    The queries are repeated, at no cost, since torch copies the scores where it multiplies with one matrix for all.
+    Where all runs have the same clips, their queries attend side by side. They are repeated for every clip, since torch
+    copies the scores where it multiplies with one matrix for all.
     """
-    return attend(tokens, queries.expand(len(tokens), -1, -1), None)  # (Q, D) → (B, Q, D)
+    tokens = clips.tokens
+    if clips.own:
+        return attend(tokens, queries[:, None].expand(-1, tokens.shape[1], -1, -1), None)
+    pooled = attend(tokens, queries.flatten(0, 1).expand(len(tokens), -1, -1), None)  # (R·Q, D) → (B, R·Q, D)
+    return pooled.unflatten(1, queries.shape[:2]).transpose(0, 1)  # (B, R·Q, D) → (B, R, Q, D) → (R, B, Q, D)
 
 
 # ---- vectors of length one ---------------------------------------------------------------------------------
@@ -133,7 +182,7 @@ class _Unit(torch.autograd.Function):
     def forward(ctx: Any, vectors: Tensor, under: float, beside: float, signs: bool) -> Tensor:
         if signs:
             root = vectors.new_tensor(vectors.shape[-1] ** 0.5)
-            units, norm = (vectors >= 0).to(vectors.dtype).mul_(2 / root).sub_(1 / root), root
+            units, norm = torch.where(vectors >= 0, 1 / root, -1 / root), root
         else:
             root = vectors.square().sum(-1, keepdim=True).add_(under).sqrt_()
             norm = (root + beside).clamp_min_(1e-12)
@@ -176,52 +225,69 @@ def search_dtype(products: Products, dtype: torch.dtype, device: torch.device) -
     return torch.bfloat16 if fast or products == "bfloat16" else dtype
 
 
-def max_cosine(prototypes: Tensor, tokens: Tensor, search: torch.dtype) -> Tensor:
-    """Return the largest dot product of each prototype with the tokens of each clip, (B, K).
+def max_cosine(prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory | None = None) -> Tensor:
+    """Return the largest dot product of each run's prototypes with the tokens of each clip, (R, B, K).
 
-    Only the token that wins gets gradient, as in `lib.pooling.max_cosine`, so the backward costs O(B·K·D), not
-    O(B·N·K·D).
+    Only the token that wins gets gradient, as in `lib.pooling.max_cosine`, so the backward costs O(R·B·K·D), not
+    O(R·B·N·K·D).
 
     Parameters
     ----------
     prototypes : torch.Tensor
-        ``(K, D)``, of length one.
+        ``(R, K, D)``, of length one.
     tokens : torch.Tensor
-        ``(B, N, D)``, of length one; they are data and get no gradient.
+        ``(B, N, D)``, the same for all runs, or ``(R, B, N, D)``; of length one. They are data and get no gradient.
     search : torch.dtype
         Of the products among which the maximum is looked for. Where it is narrower than the tokens' own, the best
         tokens of the two best columns (`best_tokens`) are compared again in theirs, and the winner's value is theirs.
+    memory : Memory, optional
+        Where the similarities are written.
     """
+    memory = memory or Memory()
     if torch.is_grad_enabled() and prototypes.requires_grad:
-        return _MaxCosine.apply(prototypes, tokens, search)
-    return _maxima(prototypes, tokens, search, with_winners=False)[0]
+        return _MaxCosine.apply(prototypes, tokens, search, memory)
+    return _of_each_run(prototypes, tokens, search, memory, with_winners=False)[0]
 
 
 class _MaxCosine(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, tokens: Tensor, search: torch.dtype) -> Tensor:
-        values, winners = _maxima(prototypes, tokens, search, with_winners=True)
+    def forward(ctx: Any, prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory) -> Tensor:
+        values, winners = _of_each_run(prototypes, tokens, search, memory, with_winners=True)
         ctx.save_for_backward(tokens, winners)
         return values
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         """∂/∂p_k = Σ_b g_bk · (the token of clip b that won for k); the sum is what an embedding bag computes."""
-        tokens, winners = ctx.saved_tensors
-        winners = winners + _first_rows(tokens)  # (B, K), rows of all tokens
-        weights = gradient.T.contiguous()  # (B, K) → (K, B)
-        sums = F.embedding_bag(winners.T, tokens.flatten(0, 1), per_sample_weights=weights, mode="sum")  # (K, D)
-        return sums, None, None
+        tokens, winners = ctx.saved_tensors  # (B, N, D) or (R, B, N, D), and (R, B, K)
+        rows = (winners + _first_rows(tokens)).mT.flatten(0, 1)  # among those of all clips: (R, K, B) → (R·K, B)
+        weights = gradient.mT.flatten(0, 1)  # (R, B, K) → (R·K, B)
+        sums = F.embedding_bag(rows, tokens.flatten(0, -2), per_sample_weights=weights, mode="sum")  # (R·K, D)
+        return sums.unflatten(0, (len(winners), -1)), None, None, None
+
+
+def _of_each_run(
+    prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory, with_winners: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return the maxima (R, B, K) and, if asked for, the tokens that win them (R, B, K)."""
+    if tokens.ndim == 4:
+        each = [_maxima(*pair, search, memory, with_winners) for pair in zip(prototypes, tokens, strict=True)]
+        values, winners = zip(*each, strict=True)
+        return torch.stack(values), torch.stack(winners) if with_winners else None
+    both = _maxima(prototypes.flatten(0, 1), tokens, search, memory, with_winners)  # (R·K, D) → (B, R·K) each
+    return tuple(x if x is None else x.unflatten(1, prototypes.shape[:2]).transpose(0, 1) for x in both)
 
 
 def _maxima(
-    prototypes: Tensor, tokens: Tensor, search: torch.dtype, with_winners: bool
+    prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory, with_winners: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the maxima (B, K) and, if asked for, the tokens that win them (B, K)."""
-    shape, exact = (len(tokens), len(prototypes)), search == tokens.dtype
-    values = tokens.new_empty(shape)
-    winners = torch.empty(shape, dtype=torch.long, device=tokens.device) if with_winners else None
-    for clips, some, similarity in similarity_blocks(prototypes, tokens, search):
+    """Return the maxima (B, K) of prototypes (K, D) and, if asked for, the tokens that win them (B, K)."""
+    count, exact = len(prototypes), search == tokens.dtype
+    # A product whose rows do not begin where a vector of the processor does takes up to half as long again.
+    prototypes = F.pad(prototypes, (0, 0, 0, -count % LANES))
+    values = tokens.new_empty(len(tokens), len(prototypes))
+    winners = torch.empty(values.shape, dtype=torch.long, device=tokens.device) if with_winners else None
+    for clips, some, similarity in similarity_blocks(prototypes, tokens, search, memory):
         if exact and not with_winners:
             values[clips, some] = similarity.amax(1)  # (b, N, k) → (b, k)
             continue
@@ -230,22 +296,25 @@ def _maxima(
         values[clips, some] = best
         if with_winners:
             winners[clips, some] = place
-    return values, winners
+    return values[:, :count], winners[:, :count] if with_winners else None
 
 
-def similarity_blocks(prototypes: Tensor, tokens: Tensor, search: torch.dtype) -> Iterator[tuple[slice, slice, Tensor]]:
+def similarity_blocks(
+    prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory | None = None
+) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield slices of clips and of prototypes with their similarities (b, N, k), all in the same memory."""
     count, length, dim = tokens.shape
     budget = max(BLOCK.get(tokens.device.type, BLOCK["cuda"]), length)
     width = min(len(prototypes), budget // length)  # prototypes in a block
+    width = width // LANES * LANES or width
     depth = min(count, budget // (length * width))  # clips in a block
-    memory = torch.empty(depth * length * width, dtype=search, device=tokens.device)
+    block = (memory or Memory()).take("similarity", (depth * length * width,), search, tokens.device)
     prototypes = prototypes.to(search)
     for clips in pieces(count, depth):
         flat = tokens[clips].reshape(-1, dim).to(search)  # (b, N, D) → (b·N, D)
         for some in pieces(len(prototypes), width):
             part = prototypes[some]  # (k, D)
-            similarity = memory[: len(flat) * len(part)].view(len(flat), len(part))  # (b·N, k)
+            similarity = block[: len(flat) * len(part)].view(len(flat), len(part))  # (b·N, k)
             torch.mm(flat, part.T, out=similarity)
             yield clips, some, similarity.view(-1, length, len(part))  # (b·N, k) → (b, N, k)
 
@@ -306,5 +375,6 @@ def _decide(prototypes: Tensor, tokens: Tensor, places: Tensor) -> tuple[Tensor,
 
 
 def _first_rows(tokens: Tensor) -> Tensor:
-    """Return where the tokens (B, N, D) of each clip begin among those of all: (B, 1)."""
-    return torch.arange(len(tokens), device=tokens.device)[:, None] * tokens.shape[1]
+    """Return where the tokens (…, B, N, D) of each clip begin among those of all: (…, B, 1)."""
+    *shape, length, _ = tokens.shape
+    return torch.arange(0, tokens.shape[:-1].numel(), length, device=tokens.device).view(*shape, 1)

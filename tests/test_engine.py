@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib import engine_pooling
 from lib.engine import StackedTraining
-from lib.engine_heads import STACKED, OneByOne
-from lib.engine_loss import asymmetric, backward, with_gradient
-from lib.engine_pooling import best_tokens, max_cosine, search_dtype, similarity_blocks
+from lib.engine_heads import STACKED, OneByOne, StackedHead
+from lib.engine_loss import asymmetric, loss_gradient, with_gradient
+from lib.engine_pooling import Clips, Memory, best_tokens, max_cosine, search_dtype, similarity_blocks
 from lib.errors import InputError
 from lib.heads import FAMILIES, HEADS
 from lib.loss import asymmetric_loss
@@ -23,6 +23,8 @@ from lib.train import LOSSES, Run, Training, predict
 
 GRID, DIM, CLASSES, J, EPOCHS = (6, 4), 16, 3, 2, 3
 DEFAULTS = {name: {"num_queries": 4} if name == "ep" else {} for name in HEADS}  # ep's 32 queries do not divide 16
+# What batches three runs have: the same, one run its own, each its own, where heads read them in different ways.
+ORDERS = {"shared order": (5, 5, 5), "two orders": (7, 5, 7), "own orders": (7, 5, 6)}
 SETTINGS = ((1e-2, 1e-1, 0), (3e-3, 1e-2, 1), (3e-2, 0.0, 2))  # lr, weight decay, seed of three runs
 
 
@@ -64,7 +66,7 @@ def assert_same_run(training, run, data, val, epochs=EPOCHS):
     assert_close(training.scores(val)[training.alive.index(run)], wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("orders", [(5, 5, 5), (7, 5, 7)], ids=["shared order", "own orders"])
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_agrees_with_the_plain_loop_run_by_run(head, orders):
     data, val = toy(26), toy(20, seed=1)  # the last batch of an epoch is a short one
@@ -95,12 +97,12 @@ def test_an_option_that_the_stacked_head_does_not_know_falls_back_to_the_plain_h
 @pytest.mark.parametrize("head", ["linear", "mhca", "protobin"])
 def test_cross_entropy_trains_as_in_the_plain_loop(head):
     data, val = one_class_each(toy()), toy(20, seed=1)
-    training = StackedTraining(three(head, (7, 5, 7), loss="cross-entropy"), data, torch.float64).advance(EPOCHS)
+    training = StackedTraining(three(head, (7, 5, 6), loss="cross-entropy"), data, torch.float64).advance(EPOCHS)
     for run in range(3):
         assert_same_run(training, run, data, val)
 
 
-@pytest.mark.parametrize("orders", [(5, 5, 5), (7, 5, 6)], ids=["shared order", "own orders"])
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("head", ["linpre", "mhca", "proto"])
 def test_runs_that_are_kept_go_on_as_if_the_others_had_never_been(head, orders):
     data, val = toy(), toy(20, seed=1)
@@ -126,12 +128,13 @@ def test_runs_start_from_the_weights_of_the_plain_head_and_their_state_loads_int
     assert any(not torch.equal(first[name], value) for name, value in training.state(2).items())
 
 
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("head", ["linpre", "conv", "mhca", "protobin"])
-def test_the_same_runs_give_the_same_bytes_paused_or_not(head):
-    whole = StackedTraining(three(head, (7, 5, 7)), toy()).advance(EPOCHS)
+def test_the_same_runs_give_the_same_bytes_paused_or_not(head, orders):
+    whole = StackedTraining(three(head, orders), toy()).advance(EPOCHS)
     torch.rand(5)  # the global generator is nobody's business
     data = toy()
-    paused = StackedTraining(three(head, (7, 5, 7)), data)
+    paused = StackedTraining(three(head, orders), data)
     paused.scores(data)  # what is constant in the training split is made here, before training
     for epoch in (1, 2, EPOCHS):
         paused.advance(epoch).scores(toy(20, seed=1))
@@ -141,9 +144,10 @@ def test_the_same_runs_give_the_same_bytes_paused_or_not(head):
         )
 
 
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("head", ["mlp", "linearc", "simpool", "protofloat"])
-def test_a_run_does_not_depend_on_the_runs_beside_it_nor_on_how_many_pass_at_once(head, monkeypatch):
-    runs, data = three(head, (5, 7, 5)), toy()
+def test_a_run_does_not_depend_on_the_runs_beside_it_nor_on_how_many_pass_at_once(head, orders, monkeypatch):
+    runs, data = three(head, orders), toy()
     together = StackedTraining(runs, data, torch.float64).advance(EPOCHS)
     alone = StackedTraining(runs[1:2], data, torch.float64).advance(EPOCHS)
     monkeypatch.setattr("lib.engine.ROOM", 1)  # one run a pass
@@ -157,7 +161,7 @@ def test_a_run_does_not_depend_on_the_runs_beside_it_nor_on_how_many_pass_at_onc
 # ---- runs that fail
 
 
-@pytest.mark.parametrize("orders", [(5, 5, 5), (5, 7, 7)], ids=["shared order", "own orders"])
+@pytest.mark.parametrize("orders", [(5, 5, 5), (5, 7, 7), (5, 7, 6)], ids=ORDERS)
 @pytest.mark.parametrize("head", ["linear", "mhca", "protobin"])
 def test_a_run_whose_loss_is_not_finite_is_dropped_and_the_others_go_on(head, orders):
     data, val = toy(), toy(20, seed=1)
@@ -219,21 +223,41 @@ def test_a_loss_that_nobody_wrote_out_is_left_to_autograd():
         assert not got.requires_grad
 
 
-def test_backward_names_the_rows_whose_loss_is_not_finite_and_spares_the_others():
+def test_runs_whose_loss_is_not_finite_are_named_and_the_others_spared():
     g = torch.Generator().manual_seed(0)
-    weight = torch.randn(4, 8, CLASSES, generator=g).requires_grad_()
-    extra_weight = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
-    targets = torch.rand(4, 8, CLASSES, generator=g).round()
-    each = [asymmetric_loss(*pair) for pair in zip(weight, targets, strict=True)]
-    (wanted,) = torch.autograd.grad(sum(each), weight)
-    (found, more), bad = backward(asymmetric, weight * 1, targets, extra_weight * 2, [weight, extra_weight])
-    assert bad == [] and more.tolist() == [2.0] * 4
+    logits = torch.randn(4, 8, CLASSES, generator=g).requires_grad_()
+    targets, extra = torch.rand(4, 8, CLASSES, generator=g).round(), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    each = [asymmetric_loss(*pair) for pair in zip(logits, targets, strict=True)]
+    (wanted,) = torch.autograd.grad(sum(each), logits)
+    found, bad = loss_gradient(asymmetric, logits.detach(), targets, extra)
+    assert bad == []
     assert_close(found, wanted)
     with torch.no_grad():
-        weight[1], extra_weight[3] = torch.nan, torch.inf
-    (found, _), bad = backward(asymmetric, weight * 1, targets, extra_weight * 2, [weight, extra_weight])
+        logits[1], extra[3] = torch.nan, torch.inf
+    found, bad = loss_gradient(asymmetric, logits.detach(), targets, extra)
     assert bad == [1, 3]
     assert_close(found[[0, 2]], wanted[[0, 2]])
+    assert loss_gradient(asymmetric, logits.detach(), targets, None)[1] == [1]
+
+
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("head", ["linear", "mlp", "linpre"])
+def test_gradients_without_a_graph_are_those_of_autograd(head, orders):
+    """`vjp` of a head that writes its gradient out, against that of `StackedHead`, which asks autograd."""
+    training = StackedTraining(three(head, orders), toy(), torch.float64)
+    names, split = training._optimizer.names, training.prepare(training.data)
+    index = torch.randint(24, (3, 8), generator=torch.Generator().manual_seed(0))
+    clips = Clips(split, index if len(set(orders)) > 1 else index[0])
+    written, traced = (
+        vjp(training._at(slice(0, 3)), names, clips)
+        for vjp in (training._head.vjp, partial(StackedHead.vjp, training._head))
+    )
+    assert_close(written[0], traced[0], rtol=1e-12, atol=1e-12)
+    gradient = torch.randn(written[0].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, wanted = written[2](gradient), traced[2](gradient)
+    assert set(found) == set(names)
+    for name in names:
+        assert_close(found[name], wanted[name], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("under", "beside"), [(0.0, 0.0), (1e-4, 1e-4)])
@@ -258,14 +282,16 @@ def unit(*shape, seed=0, dtype=torch.float32):
     return torch.nn.functional.normalize(values, dim=-1).to(dtype)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["shared clips", "own clips"])
 @pytest.mark.parametrize("length", [1, 7, 12, 24, 31])
 @pytest.mark.parametrize("block", [1, 100, 2**18])
-def test_the_maximum_and_its_gradient_are_those_of_the_dense_form_whatever_the_block(length, block, monkeypatch):
+def test_the_maximum_and_its_gradient_are_those_of_the_dense_form_whatever_the_block(length, block, own, monkeypatch):
     monkeypatch.setitem(engine_pooling.BLOCK, "cpu", block)
-    tokens, prototypes = unit(5, length, DIM, dtype=torch.float64), unit(9, DIM, seed=1, dtype=torch.float64)
-    weights = torch.randn(5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    tokens = unit(*([2, 5] if own else [5]), length, DIM, dtype=torch.float64)
+    prototypes = unit(2, 9, DIM, seed=1, dtype=torch.float64)
+    weights = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     found = max_cosine(prototypes.requires_grad_(), tokens, torch.float64)
-    dense = (tokens @ prototypes.T).amax(1)
+    dense = (tokens @ prototypes[:, None].mT).amax(2)  # (R, B, N, K) → (R, B, K)
     assert_close(found, dense, rtol=1e-12, atol=1e-12)
     (wanted,) = torch.autograd.grad((dense * weights).sum(), prototypes)
     (got,) = torch.autograd.grad((found * weights).sum(), prototypes)
@@ -302,13 +328,13 @@ def test_bfloat16_products_search_but_float32_decides():
     near = torch.nn.functional.normalize(tokens[:, 3] + 1e-3 * unit(4, 64, seed=2), dim=-1)
     tokens[:, 8] = near  # another row and another column of the table in which the maximum is looked for
     exact, winners = (tokens @ prototypes.T).max(1)
-    found = max_cosine(prototypes.requires_grad_(), tokens, torch.bfloat16)
+    found = max_cosine(prototypes.requires_grad_()[None], tokens, torch.bfloat16)[0]
     pair = (winners == 3) | (winners == 8)
     assert pair.sum() > 50 and len(winners[pair].unique()) == 2
     assert_close(found[pair], exact[pair], rtol=1e-6, atol=1e-7)
     assert (found <= exact + 1e-6).all() and (exact - found).max() < 2**-8
     with torch.no_grad():
-        assert torch.equal(max_cosine(prototypes, tokens, torch.bfloat16), found)
+        assert torch.equal(max_cosine(prototypes[None], tokens, torch.bfloat16)[0], found)
     (gradient,) = torch.autograd.grad(found[pair].sum(), prototypes)
     clips, columns = pair.nonzero(as_tuple=True)
     wanted = torch.zeros_like(prototypes).index_add(0, columns, tokens[clips, winners[pair]])
@@ -392,11 +418,34 @@ def test_no_second_copy_of_all_tokens_is_made(head, monkeypatch):
     assert data.tokens[:8].numel() <= largest.numbers <= data.tokens.numel() / 3
 
 
+def test_memory_is_taken_again_and_grows_where_more_is_asked_for():
+    memory, cpu = Memory(), torch.device("cpu")
+    first = memory.take("a", (2, 3), torch.float32, cpu)
+    assert memory.take("a", (3, 1), torch.float32, cpu).data_ptr() == first.data_ptr()
+    others = [memory.take("b", (2, 3), torch.float32, cpu), memory.take("a", (2, 3), torch.float64, cpu)]
+    assert first.data_ptr() not in {other.data_ptr() for other in others}
+    assert memory.take("a", (7,), torch.float32, cpu).shape == (7,)
+
+
+@pytest.mark.parametrize("head", ["mhca", "protobin"])
+def test_runs_with_clips_of_their_own_pass_few_at_once_where_these_are_large(head, monkeypatch):
+    clip = GRID[0] * GRID[1] * DIM
+    monkeypatch.setattr("lib.engine.ROOM", 2 * 8 * clip)  # the batches of two runs
+    monkeypatch.setattr("lib.engine_pooling.CHUNK", 8)
+    training = StackedTraining(three(head, ORDERS["own orders"]), toy())
+    assert training._parts(slice(0, 3), 8, own=True) == [slice(0, 2), slice(2, 3)]
+    assert training._parts(slice(0, 3), 8) == [slice(0, 3)]
+    with Largest() as largest:
+        training.advance(1)
+    assert largest.numbers <= 2 * 8 * clip
+
+
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize("head", HEADS)
-def test_the_embeddings_are_left_as_they_were(head):
+def test_the_embeddings_are_left_as_they_were(head, orders):
     data = toy(dtype=torch.float32)
     before = replace(data, tokens=data.tokens.clone(), cls=data.cls.clone(), targets=data.targets.clone())
-    StackedTraining(three(head), data).advance(1).scores(data)
+    StackedTraining(three(head, orders), data).advance(1).scores(data)
     assert torch.equal(data.tokens, before.tokens) and torch.equal(data.cls, before.cls)
     assert torch.equal(data.targets, before.targets)
 
