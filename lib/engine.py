@@ -133,12 +133,16 @@ class StackedTraining:
 
     def _step(self, indices: dict[int, Tensor]) -> None:
         """One step of every run; `indices` are the clips of this step's batch for each order seed."""
-        failed, split = [], self.prepare(self.data)
+        failed, split, device = [], self.prepare(self.data), self.data.tokens.device
         for rows, seeds in self._groups():
-            index = torch.stack([indices[seed] for seed in seeds]).to(self.data.tokens.device)  # (R or 1, B)
-            clips, own = Clips(split, index[0]), len(seeds) > 1
-            for part in self._parts(rows, index.shape[1], own):
-                failed += self._update(part, Clips(split, index[part]) if own else clips)
+            if len(seeds) > 1:
+                index = torch.stack([indices[seed] for seed in seeds]).to(device)  # (R, B)
+                for part in self._parts(rows, index.shape[1], own=True):
+                    failed += self._update(part, Clips(split, index[part]))
+                continue
+            clips = Clips(split, indices[seeds[0]].to(device))  # (B,)
+            for part in self._parts(rows, len(clips.index)):
+                failed += self._update(part, clips)
         self._steps += 1
         if failed:
             self._drop(failed)
@@ -221,7 +225,7 @@ class AdamW:
         """Update some rows after `done` of `total` steps."""
         fall = 0.5 * (1 + math.cos(math.pi * done / total))
         count = torch.tensor(done + 1.0, device=next(iter(gradients.values())).device)
-        start = rows.start
+        every, start = [gradients[name].contiguous() for name in self.names], rows.start
         for (lr, decay), same in itertools.groupby(self.rates[rows]):  # the seeds of a setting are updated together
             stop = start + len(list(same))
             weights, first, second, decaying = self._of_rows(start, stop)
@@ -229,7 +233,7 @@ class AdamW:
                 weight.mul_(1 - lr * fall * decay)
             torch._fused_adamw_(
                 weights,
-                [gradients[name][start - rows.start : stop - rows.start].contiguous() for name in self.names],
+                [gradient[start - rows.start : stop - rows.start] for gradient in every],
                 first,
                 second,
                 [],

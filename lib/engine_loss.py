@@ -41,7 +41,9 @@ def asymmetric(
     y, p, q = targets, logits.sigmoid(), logits.neg().sigmoid_()
     log_p, heard = p.clamp_min(eps).log_(), torch.ops.aten.threshold_backward(q, p, eps)
     p_m = p.sub(margin).clamp_min_(0)
-    q_m = p_m.neg().add_(1).clamp_min_(eps)
+    q_m = torch.rsub(p_m, 1)
+    if margin < eps:  # else none is below the margin
+        q_m.clamp_min_(eps)
     log_q, fading = q_m.log(), _power(p_m, gamma_negative - 1)
     focus = q if gamma_positive == 1 else q.clamp_min(eps) ** gamma_positive
     gain, harm = focus * log_p, (fading * p_m).mul_(log_q)

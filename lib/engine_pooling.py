@@ -78,17 +78,15 @@ class Clips:
 
     def __init__(self, split: Split, index: Tensor | slice) -> None:
         self.split, self.index = split, index
+        self.own = not isinstance(index, slice) and index.ndim == 2  # whether each run has clips of its own
 
     def take(self, values: Tensor) -> Tensor:
         """Return these clips' part of values (clips, …): (B, …) or (R, B, …)."""
         if isinstance(self.index, slice):
             return values[self.index]
-        return values.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)  # (R·B, …) → (R, B, …)
-
-    @property
-    def own(self) -> bool:
-        """Whether each run has clips of its own."""
-        return not isinstance(self.index, slice) and self.index.ndim == 2
+        if self.own:
+            return values.index_select(0, self.index.flatten()).unflatten(0, self.index.shape)  # (R·B, …) → (R, B, …)
+        return values.index_select(0, self.index)
 
     @functools.cached_property
     def tokens(self) -> Tensor:

@@ -152,7 +152,8 @@ torch.allclose(one_by_one, wide)
 
 # %% [markdown]
 # Where a product is wide already, as for `protobin` with its hundreds of prototypes, stacking adds little to its
-# speed. And where runs have each their own order of clips (the final seeds), only those of one order share a batch.
+# speed. And where runs have each their own order of clips (the final seeds), they share no tokens, only the calls: their
+# batches lie side by side, and a product of many small matrices is one call.
 #
 # ## 4. What never changes is computed once
 #
@@ -164,7 +165,8 @@ torch.allclose(one_by_one, wide)
 #
 # For a head like `linear` the head is not what costs. The asymmetric loss of a few hundred logits is some twenty steps,
 # autograd makes twice as many of their gradients, and each step has a price that does not depend on how small it is.
-# So the engine has the gradients of its losses written out, as it has that of a vector's length:
+# So the engine has the gradients of its losses written out, and those of the heads that are a layer or two (`linear`,
+# `linpre`, `mlp`), for which autograd then has nothing to do at all; and that of a vector's length:
 #
 # $$u = \frac{v}{\lVert v \rVert}: \qquad g \;\mapsto\; \frac{g - u\,(u^\top g)}{\lVert v \rVert} .$$
 
@@ -176,6 +178,10 @@ by_hand = (g - u * (u * g).sum(1, keepdim=True)) / v.norm(dim=1, keepdim=True)
 torch.allclose(by_autograd, by_hand)
 
 # %% [markdown]
+# Two more of the kind: prototypes are filled up with zeros to a multiple of 16, since a product whose rows begin in the
+# midst of a vector of the processor takes longer, and large results are written where those of the last step were, since
+# memory that is asked for again is emptied again.
+#
 # `tests/test_engine.py` holds the engine against the plain loop for every head, run by run, weight by weight.
 #
 # ## What it is worth
@@ -204,8 +210,8 @@ page_image(plot_ratios(bench), colours=128)
 # The more configurations, the more there is to share: a cell of `make figures` has few, one of the reference run many.
 # At *urban*, whose tokens are much wider, the large products take over, and what counts is how many of them are left:
 # few for the attentive heads (step 1), half for the prototypes (step 2), all of them for `conv` and `mlp`. `mlp` there
-# is a matter of memory anyway: the weights and moments of all runs no longer stay in the processor's caches, and AdamW
-# reads and writes all of them in each step, whoever calls it.
+# is a matter of memory anyway: AdamW reads and writes the weights and moments of all runs in each step, whoever calls
+# it, and the engine takes only a few runs at a time, so that at least their gradients stay in the processor's caches.
 #
 # What could be had at all? *At most* in the next table is a loop of which nothing is left but the products that the head
 # cannot do without, at the rate at which this machine multiplies two large matrices: no calls, no softmax, no
