@@ -60,6 +60,8 @@ class StackedHead:
     def vjp(self, w: Weights, names: Collection[str], clips: Clips) -> tuple[Tensor, Tensor | None, Pull]:
         """Return logits in training, the extra loss, and what makes of the logits' gradient that of the weights.
 
+        A vector-Jacobian product, as in `torch.func.vjp`: here by autograd; a head may write out its own instead.
+
         Parameters
         ----------
         w : dict
