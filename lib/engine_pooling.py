@@ -24,7 +24,7 @@ Products = Literal["auto", "float32", "bfloat16"]
 CHUNK = 64  # clips that are read at a time where all are read
 # Similarities in a block: 2 MiB in fp32, about the second cache of a core; a GPU wants large products.
 BLOCK = {"cpu": 2**19, "cuda": 2**26}
-LANES = 16  # numbers in a vector of 512 bits, the widest that processors have
+LANES = 16  # fp32 numbers in a vector of 512 bits, the widest that processors have
 
 # ---- clips -------------------------------------------------------------------------------------------------
 
