@@ -4,6 +4,7 @@ import os
 import statistics
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
@@ -77,11 +78,7 @@ def memory_rows(plan: Plan) -> Iterator[dict]:
     The plain loops hold one configuration at a time, the engine all of them.
     """
     shape = plan.pocket
-    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
-    context = get_context(method)
-    context.set_forkserver_preload([__name__, "lib.figures", "torch._dynamo"])  # imported once, not by each process
-    started = {"initializer": start_worker, "initargs": (dict(os.environ),)}
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1, **started) as pool:
+    with fresh_processes() as pool:
         for head in plan.heads:
             held = {loop: pool.submit(peak_memory, shape, head, loop).result() for loop in MEMORY_LOOPS}
             yield {
@@ -95,13 +92,25 @@ def memory_rows(plan: Plan) -> Iterator[dict]:
             }
 
 
+@contextmanager
+def fresh_processes() -> Iterator[ProcessPoolExecutor]:
+    """Give a pool whose every task has a process of its own, which holds nothing that an earlier one freed."""
+    method = "forkserver" if "forkserver" in get_all_start_methods() else "spawn"
+    context = get_context(method)
+    context.set_forkserver_preload([__name__, "lib.figures", "torch._dynamo"])  # imported once, not by each process
+    started = {"initializer": start_worker, "initargs": (dict(os.environ),)}
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1, **started) as pool:
+        yield pool
+
+
 MEMORY_LOOPS: dict[str, Start] = {"plain": plain, "reference": reference, "engine": engine("auto")}
 
 
 def peak_memory(shape: Shape, head: str, loop: str) -> int:
     """Return how many bytes this process holds at most while a loop trains, beyond what it held before.
 
-    Before, the loop has trained on something tiny, so that all code is loaded.
+    Before, the loop has trained on something tiny, so that all code is loaded. To be asked of a fresh process
+    (`fresh_processes`): one that holds memory it has freed takes from that, and seems to need nothing.
     """
     torch.set_num_threads(1)
     data = made_embeddings(shape, 2 * shape.batch_size, 0)

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from lib.encoders import ENCODERS
 from lib.engine import StackedTraining, build
-from lib.engine_pooling import CHUNK, Weights, best_tokens, pieces, similarity_blocks
+from lib.engine_pooling import CHUNK, Memory, Weights, maxima, pieces
 from lib.errors import InputError, unknown_name
 from lib.figures import read_table, write_table
 from lib.files import digest, write_json
@@ -174,9 +174,10 @@ def winners(heads: Sequence[Prototype], data: Embeddings) -> list[Winners]:
     unit = torch.cat([head.unit_prototypes() for head in heads])  # (R·K, D)
     length = math.prod(heads[0].map_grid)
     wins_at = torch.zeros(len(unit), length, dtype=torch.bool)  # (R·K, N)
-    first, sums, squares, tokens = None, 0.0, 0.0, 0.0
+    first, sums, squares, tokens, memory = None, 0.0, 0.0, 0.0, Memory()
     for some in pieces(len(data), CHUNK):
-        values, places = _maxima(unit, heads[0].unit_tokens(data.tokens[some].float(), data.cls[some]))
+        unit_tokens = heads[0].unit_tokens(data.tokens[some].float(), data.cls[some])  # (b, N, D)
+        values, places = maxima(unit, unit_tokens, unit_tokens.dtype, memory)  # (b, R·K) each
         scores = heads[0].activate(values).double()  # (b, R·K)
         first = scores[0] if first is None else first  # taken away, so that scores that never vary have exactly no sd
         sums, squares = sums + (scores - first).sum(0), squares + (scores - first).square().sum(0)
@@ -186,16 +187,6 @@ def winners(heads: Sequence[Prototype], data: Embeddings) -> list[Winners]:
     sd = (squares / len(data) - (sums / len(data)).square()).clamp_min(0).sqrt()  # (R·K,)
     parts = sd.chunk(len(heads)), wins_at.sum(1).chunk(len(heads)), (tokens / len(data)).tolist()
     return [Winners(*part, length) for part in zip(*parts, strict=True)]
-
-
-def _maxima(prototypes: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest cosine of each prototype (K, D) in each clip (b, N, D), and where it is: (b, K) each."""
-    shape = len(tokens), len(prototypes)
-    values, places = tokens.new_empty(shape), torch.empty(shape, dtype=torch.long)
-    for clips, some, similarity in similarity_blocks(prototypes, tokens, tokens.dtype):
-        best, place = best_tokens(similarity, candidates=1)
-        values[clips, some], places[clips, some] = best, place[:, 0]
-    return values, places
 
 
 def contributions(head: Prototype, sd: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib import bench, bench_heads, bench_parts, bench_products
 from lib.bench import FILES, measure
 from lib.bench_heads import COLUMNS, CPU, PLAIN_RUNS, loops_of, passing, plain, protocol, urban_rows
-from lib.bench_parts import MEMORY_LOOPS, gpu_rows, peak_memory
+from lib.bench_parts import MEMORY_LOOPS, fresh_processes, gpu_rows, peak_memory
 from lib.bench_sizes import GOALS, QUICK, WHOLE, Shape, made_embeddings, made_runs, necessary_products, stages
 from lib.data.datasets import load_dataset
 from lib.encoders.pocket import POCKET
@@ -293,7 +293,8 @@ def test_what_runs_on_a_gpu_is_correct_code():
 
 def test_the_peak_of_a_loop_is_that_of_its_similarities():
     shape = Shape("wide", (31, 8), 64, 16, 20, 0, 0, 32, 4)
-    textbook, engine = (peak_memory(shape, "protobin", loop) for loop in ("plain", "engine"))
+    with fresh_processes() as pool:
+        textbook, engine = (pool.submit(peak_memory, shape, "protobin", loop).result() for loop in ("plain", "engine"))
     similarities = 32 * 248 * 320 * 4  # (B, N, K) in float32: 10 MB
     assert 1.5 * similarities < textbook < 8 * similarities
     assert 0 <= engine < textbook

@@ -13,7 +13,7 @@ from lib import engine_pooling
 from lib.engine import StackedTraining
 from lib.engine_heads import STACKED, OneByOne, StackedHead
 from lib.engine_loss import asymmetric, loss_gradient, with_gradient
-from lib.engine_pooling import Clips, Memory, best_tokens, max_cosine, search_dtype, similarity_blocks
+from lib.engine_pooling import Clips, Memory, best_columns, best_rows, max_cosine, search_dtype, similarity_blocks
 from lib.errors import InputError
 from lib.heads import FAMILIES, HEADS
 from lib.loss import asymmetric_loss
@@ -304,17 +304,29 @@ def test_the_maximum_and_its_gradient_are_those_of_the_dense_form_whatever_the_b
 @pytest.mark.parametrize("length", [1, 2, 24, 60, 521])
 def test_the_best_token_is_the_one_that_torch_finds(length, dtype):
     similarity = torch.randn(3, length, 50, generator=torch.Generator().manual_seed(length)).to(dtype)
-    best, places = best_tokens(similarity, 1)
-    assert torch.equal(best, similarity.amax(1))
-    assert torch.equal(similarity.gather(1, places)[:, 0], best)  # in bfloat16 several tokens may be the best
-    assert dtype == torch.bfloat16 or torch.equal(places[:, 0], similarity.argmax(1))
+    wanted = similarity.amax(1)
+    best, places = best_rows(*best_columns(similarity, 1), length)
+    assert torch.equal(similarity.gather(1, places)[:, 0], wanted)  # in bfloat16 several tokens may be the best
+    if dtype != torch.bfloat16:
+        assert torch.equal(best[:, 0], wanted) and torch.equal(places[:, 0], similarity.argmax(1))
+
+
+@pytest.mark.parametrize("values", ["below zero", "above zero", "around zero"])
+def test_the_second_candidate_is_the_best_token_of_the_other_columns(values):
+    similarity = torch.randn(3, 24, 50, generator=torch.Generator().manual_seed(0))
+    similarity = {"below zero": -similarity.abs(), "above zero": similarity.abs()}.get(values, similarity).bfloat16()
+    whole = similarity.float()
+    _, places = best_rows(*best_columns(similarity, 2), 24)
+    best = whole.gather(1, places)  # (b, 2, k)
+    others = whole.unflatten(1, (4, 6)).scatter(2, places[:, :1, None].expand(-1, 4, -1, -1) % 6, -torch.inf)
+    assert torch.equal(best[:, 0], whole.amax(1)) and torch.equal(best[:, 1], others.amax((1, 2)))
 
 
 def test_blocks_of_similarities_fill_no_more_than_the_budget_and_always_the_same_memory(monkeypatch):
-    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 240)
+    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 4 * 240)
     tokens, prototypes = unit(5, 24, DIM), unit(33, DIM, seed=1)
     seen, places, whole = [], set(), torch.zeros(5, 24, 33)
-    for clips, some, similarity in similarity_blocks(prototypes, tokens, torch.float32):
+    for clips, some, similarity in similarity_blocks(prototypes, tokens):
         whole[clips, :, some] += similarity
         seen.append(similarity.numel())
         places.add(similarity.data_ptr())
@@ -399,7 +411,7 @@ def tensors(tree):
 
 
 def test_the_similarity_map_is_never_held_whole(monkeypatch):
-    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 2000)
+    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 4 * 2000)
     data, runs = toy(), [replace(run, prototypes=80) for run in three("protobin")]
     training = StackedTraining(runs, data)
     whole = 8 * data.tokens.shape[1] * 3 * CLASSES * 80  # B·N·K of all runs
