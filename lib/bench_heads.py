@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lib.bench_sizes import GOALS, RUN_AFTER_RUN, Plan, Shape, made_embeddings, made_runs, necessary_products, stages
 from lib.engine import StackedTraining
+from lib.engine_heads import takes_narrow_products
 from lib.hardware import has_bfloat16
 from lib.heads import FAMILIES
 from lib.profiles import Profile
@@ -123,7 +124,7 @@ def engine(products: str) -> Start:
 def loops_of(head: str, device: torch.device) -> Loops:
     """Return the loops that a head is timed in; the engine's go last."""
     kinds = ["float32"]
-    if FAMILIES[head] == "prototype" and has_bfloat16(device):
+    if takes_narrow_products(head) and has_bfloat16(device):
         kinds.append("bfloat16")
     return {"plain": plain, "reference": reference, **{ENGINE + kind: engine(kind) for kind in kinds}}
 

@@ -14,6 +14,7 @@ import torch
 
 from lib.bench_heads import CPU, Start, clocked, engine, loops_of, plain, product_rate, reference
 from lib.bench_sizes import QUICK, Plan, Shape, made_embeddings, made_runs, necessary_products
+from lib.engine_heads import takes_narrow_products
 from lib.engine_pooling import pieces
 from lib.files import sha256, temporary_folder, write_tensors
 from lib.hardware import has_bfloat16
@@ -57,7 +58,7 @@ def _epoch_of(head: str, shape: Shape, passes: int) -> dict:
         "plain_s": plain_s * shape.configurations,
         "engine_s": engine_s,
         "ratio": plain_s * shape.configurations / engine_s,
-        "products": "bfloat16" if FAMILIES[head] == "prototype" and has_bfloat16(CPU) else "float32",
+        "products": "bfloat16" if takes_narrow_products(head) and has_bfloat16(CPU) else "float32",
         "clips": shape.clips,
         "tokens": shape.tokens,
         "prototypes": shape.per_class,

@@ -1,8 +1,8 @@
-"""What searching for maxima in bfloat16 does to scores: ``python -m lib.bench_products`` (``make products``).
+"""What products in bfloat16 do to scores: ``python -m lib.bench_products`` (``make products``).
 
-The prototype heads of the profile `pocket` are searched, trained and tested twice, with products in float32
-(profile `pocket-float32`) and in bfloat16 (`pocket-bfloat16`), on any machine: without instructions for bfloat16 it is
-only slower. Resumable, like any profile.
+The heads of the profile `pocket` that take narrow products are searched, trained and tested twice: with the
+similarities of prototype heads, and ep's products with tokens, in float32 (profile `pocket-float32`) and in bfloat16
+(`pocket-bfloat16`), on any machine: without instructions for bfloat16 it is only slower. Resumable, like any profile.
 """
 
 import sys
@@ -70,7 +70,7 @@ def main() -> None:
         for kind in KINDS:
             run_cells(f"pocket-{kind}", all_cells(PROFILES[f"pocket-{kind}"]))
         found = table()
-        words = "Prototype heads of profile pocket, test score in percent, mean over seeds."
+        words = "Prototype heads and ep of profile pocket, test score in percent, mean over seeds."
         write_table(figure_root() / "bench" / "products.csv", found, words)
         print(in_words(found))
     except InputError as error:

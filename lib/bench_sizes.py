@@ -23,7 +23,7 @@ GOALS: dict[str, dict[str, float]] = {
     "linear": {"float32": 4},
     "mlp": {"float32": 4},
     "mhca": {"float32": 4},
-    "ep": {"float32": 4},
+    "ep": {"float32": 4, "bfloat16": 4},
     "protobin": {"float32": 3, "bfloat16": 8},
 }
 # What the engine makes run after run anyway; so a few configurations are timed at a large shape, and not all.

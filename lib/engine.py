@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lib.engine_heads import ROOM, stacked_head
-from lib.engine_loss import loss_gradient, with_gradient
-from lib.engine_pooling import CHUNK, Clips, Memory, Products, Split, Weights, pieces, search_dtype
+from lib.engine_loss import gradient_of, not_finite
+from lib.engine_pooling import CHUNK, Clips, Memory, Products, Split, Weights, pieces, products_dtype
 from lib.errors import Diverged, InputError
 from lib.heads import Head, build_head, parameter_groups
 from lib.store import Embeddings
@@ -36,7 +36,8 @@ class StackedTraining:
     dtype : torch.dtype
         Of weights and products.
     products : {"auto", "float32", "bfloat16"}
-        Of the similarities among which prototype heads look for their maximum; it is decided in `dtype`.
+        Of the similarities among which prototype heads look for their maximum, which is decided in `dtype`, and of
+        ep's products with tokens.
 
     Attributes
     ----------
@@ -70,10 +71,10 @@ class StackedTraining:
         plain = {run.seed: build(run, data) for run in runs}
         one = plain[runs[0].seed]
         self.parameters = sum(parameter.numel() for parameter in one.parameters())
-        self._head = stacked_head(runs[0].head, runs[0].options, one, search_dtype(products, dtype, device))
+        self._head = stacked_head(runs[0].head, runs[0].options, one, products_dtype(products, dtype, device))
         states = [plain[runs[number].seed].state_dict() for number in self._numbers]
         stacks = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
-        self._dtype, self._loss = dtype, with_gradient(LOSSES[runs[0].loss])
+        self._dtype, self._gradient = dtype, gradient_of(LOSSES[runs[0].loss])
         self._weights = {name: s.to(dtype) if s.is_floating_point() else s for name, s in stacks.items()}
         self._optimizer = AdamW(one, self._weights, [runs[number] for number in self._numbers])
         self._splits: dict[int, Split] = {}
@@ -176,9 +177,9 @@ class StackedTraining:
         """Forward, backward and update of some rows; return those whose loss is not finite."""
         logits, extra, pull = self._head.vjp(self._at(rows), self._optimizer.names, clips)
         targets = clips.take(self.data.targets).to(logits.dtype)
-        gradient, bad = loss_gradient(self._loss, logits, targets, extra)
+        gradient = self._gradient(logits, targets)
         self._optimizer.step(rows, pull(gradient), self._steps, self._all_steps)
-        return [rows.start + row for row in bad]
+        return [rows.start + row for row in not_finite(gradient, extra)]
 
     def _drop(self, rows: list[int]) -> None:
         """Give up the runs of these rows and note the epoch; the others go on."""
@@ -219,12 +220,13 @@ class AdamW:
         self.first = {name: torch.zeros_like(weights[name]) for name in self.names}
         self.second = {name: torch.zeros_like(weights[name]) for name in self.names}
         self.rates = [(run.lr, run.weight_decay) for run in runs]
+        self._count = torch.zeros((), device=next(iter(weights.values())).device)
         self._cut: dict[tuple[int, int], tuple[list[Tensor], ...]] = {}
 
     def step(self, rows: slice, gradients: Weights, done: int, total: int) -> None:
         """Update some rows after `done` of `total` steps."""
         fall = 0.5 * (1 + math.cos(math.pi * done / total))
-        count = torch.tensor(done + 1.0, device=next(iter(gradients.values())).device)
+        count = self._count.fill_(done + 1.0)
         every, start = [gradients[name].contiguous() for name in self.names], rows.start
         for (lr, decay), same in itertools.groupby(self.rates[rows]):  # the seeds of a setting are updated together
             stop = start + len(list(same))

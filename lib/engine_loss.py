@@ -1,7 +1,8 @@
-"""The losses of `lib.loss` for many runs at once, with their gradients written out.
+"""The gradients of the losses of `lib.loss`, for many runs at once and written out.
 
 A loss is a function of few numbers and many small steps: left to autograd it costs a cheap head more than the head
-itself. Symbols as in `lib.engine`: R runs, B clips, C classes.
+itself. Training needs the gradient alone; where a loss is NaN or infinite, so is that. Symbols as in `lib.engine`:
+R runs, B clips, C classes.
 """
 
 import functools
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lib.loss import asymmetric_loss, cross_entropy
 
-LossAndGradient = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Gradient = Callable[[Tensor, Tensor], Tensor]
 
 
 def asymmetric(
@@ -23,8 +24,8 @@ def asymmetric(
     gamma_positive: float = 1.0,
     margin: float = 0.05,
     eps: float = 1e-8,
-) -> tuple[Tensor, Tensor]:
-    """Return `lib.loss.asymmetric_loss` of every run, (R,), and its gradient (R, B, C).
+) -> Tensor:
+    """Return the gradient of every run's `lib.loss.asymmetric_loss`, (R, B, C).
 
     With σ' = p q and p_m = max(p − m, 0) = 1 − q_m: ∂/∂x [q^γ log p] = q^γ (q − γ p log p), where q alone is none if
     p is held at eps, and ∂/∂x [p_m^γ log q_m] = p_m^(γ−1) σ' (γ log q_m − p_m / q_m).
@@ -46,11 +47,9 @@ def asymmetric(
         q_m.clamp_min_(eps)
     log_q, fading = q_m.log(), _power(p_m, gamma_negative - 1)
     focus = q if gamma_positive == 1 else q.clamp_min(eps) ** gamma_positive
-    gain, harm = focus * log_p, (fading * p_m).mul_(log_q)
-    rise = (focus * heard).addcmul_(p, gain, value=-gamma_positive)
+    rise = heard.mul_(focus).addcmul_(p, log_p.mul_(focus), value=-gamma_positive)
     fall = log_q.mul_(gamma_negative).addcdiv_(p_m, q_m, value=-1).mul_(fading).mul_(p).mul_(q)
-    scale = -1.0 / (logits.shape[1] * logits.shape[2])
-    return torch.lerp(harm, gain, y).sum((1, 2)).mul_(scale), torch.lerp(fall, rise, y).mul_(scale)
+    return torch.lerp(fall, rise, y).mul_(-1.0 / (logits.shape[1] * logits.shape[2]))
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
@@ -58,51 +57,42 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base.square().mul_(base) if exponent == 3 else base**exponent
 
 
-def one_of_many(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `lib.loss.cross_entropy` of every run, (R,), and its gradient (softmax(x) − y)/B, (R, B, C)."""
-    log_softmax = logits.log_softmax(2)
-    loss = (targets * log_softmax).sum((1, 2)) / -logits.shape[1]
-    return loss, (log_softmax.exp() - targets) / logits.shape[1]
+def one_of_many(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the gradient of every run's `lib.loss.cross_entropy`, (softmax(x) − y)/B, (R, B, C)."""
+    return (logits.softmax(2) - targets) / logits.shape[1]
 
 
-# The losses of the protocol for many runs.
-WITH_GRADIENT: dict[Callable[..., Tensor], LossAndGradient] = {
+# The gradients of the protocol's losses.
+GRADIENTS: dict[Callable[..., Tensor], Gradient] = {
     asymmetric_loss: asymmetric,
     cross_entropy: one_of_many,
 }
 
 
-def with_gradient(loss: Callable[[Tensor, Tensor], Tensor]) -> LossAndGradient:
-    """Return a loss of one run for many runs: as it is written out here, or else run after run, by autograd."""
-    return WITH_GRADIENT.get(loss) or functools.partial(_by_autograd, loss)
+def gradient_of(loss: Callable[[Tensor, Tensor], Tensor]) -> Gradient:
+    """Return what makes the gradient of a loss for many runs: as it is written out here, or else by autograd."""
+    return GRADIENTS.get(loss) or functools.partial(_by_autograd, loss)
 
 
-def _by_autograd(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _by_autograd(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> Tensor:
     with torch.enable_grad():
         logits = logits.detach().requires_grad_()  # (R, B, C)
         losses = torch.stack([loss(*run) for run in zip(logits, targets.expand_as(logits), strict=True)])  # (R,)
-        (gradient,) = torch.autograd.grad(losses.sum(), logits)
-    return losses.detach(), gradient
+        return torch.autograd.grad(losses.sum(), logits)[0]
 
 
-def loss_gradient(
-    loss: LossAndGradient, logits: Tensor, targets: Tensor, extra: Tensor | None
-) -> tuple[Tensor, list[int]]:
-    """Return the gradient of the runs' losses to their logits, and the runs whose loss is not finite: theirs is void.
+def not_finite(gradient: Tensor, extra: Tensor | None) -> list[int]:
+    """Return the runs whose loss is NaN or infinite, by its gradient to the logits.
 
     Parameters
     ----------
-    loss : callable
-        As `with_gradient` returns it.
-    logits : torch.Tensor
+    gradient : torch.Tensor
         ``(R, B, C)``.
-    targets : torch.Tensor
-        As in `asymmetric`.
     extra : torch.Tensor, optional
         ``(R,)``, what the head adds to the loss.
     """
-    losses, gradient = loss(logits, targets)
-    losses = losses if extra is None else losses + extra
-    if math.isfinite(losses.sum()):
-        return gradient, []
-    return gradient, (~torch.isfinite(losses)).nonzero().flatten().tolist()
+    sums = gradient.sum() if extra is None else gradient.sum() + extra.sum()
+    if math.isfinite(sums):
+        return []
+    fine = gradient.isfinite().all(2).all(1)  # (R,)
+    return (~(fine if extra is None else fine & extra.isfinite())).nonzero().flatten().tolist()

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lib.errors import InputError, unknown_name
 from lib.hardware import has_bfloat16
-from lib.pooling import attend
 from lib.store import Embeddings
 
 Weights = dict[str, Tensor]
@@ -97,6 +96,13 @@ class Clips:
         part = self._read()
         return part if part.dtype == self.split.dtype else self._written(part)
 
+    def tokens_in(self, dtype: torch.dtype) -> Tensor:
+        """Return the tokens (B, N, D) or (R, B, N, D) in a dtype, until the next batch overwrites them."""
+        if dtype == self.split.dtype:
+            return self.tokens
+        # From float16 to bfloat16 there is a slow way and this one.
+        return self.split.memory.take("tokens", self.tokens.shape, dtype, self.tokens.device).copy_(self.tokens)
+
     def unit_tokens(self, scale: Tensor) -> Tensor:
         """Return the tokens times a number for each, (B, N) or (R, B, N), until the next batch overwrites them."""
         return self._written(self._read()).mul_(scale[..., None])
@@ -132,6 +138,31 @@ def moments(clips: Clips) -> tuple[Tensor, Tensor, int]:
 # ---- products of many runs ---------------------------------------------------------------------------------
 
 
+def products_dtype(products: Products, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the dtype of the largest products of a head that takes narrow ones.
+
+    Parameters
+    ----------
+    products : {"auto", "float32", "bfloat16"}
+        "auto" takes bfloat16 where the processor has instructions for it. "float32" is `dtype` itself.
+    dtype : torch.dtype
+        What everything else is computed in.
+    device : torch.device
+        Where the tokens are.
+
+    Raises
+    ------
+    InputError
+        For another name, or bfloat16 beside anything but float32.
+    """
+    if products not in get_args(Products):
+        raise unknown_name("kind of products", str(products), list(get_args(Products)))
+    if products == "bfloat16" and dtype != torch.float32:
+        raise InputError(f"Products in bfloat16 go with float32, not with {dtype}; choose products='float32'.")
+    fast = products == "auto" and dtype == torch.float32 and has_bfloat16(device)
+    return torch.bfloat16 if fast or products == "bfloat16" else dtype
+
+
 def unstack(w: Weights) -> list[Weights]:
     """Return the weights of each run."""
     rows = zip(*(value.unbind() for value in w.values()), strict=True)
@@ -154,17 +185,77 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return wide.unflatten(1, weight.shape[:2]).transpose(0, 1)  # (B, R·O) → (B, R, O) → (R, B, O)
 
 
-def attend_stacked(clips: Clips, queries: Tensor) -> Tensor:
-    """Attention of each run's queries (R, Q, D) to the tokens of its clips: (R, B, Q, D).
+# ---- attention ---------------------------------------------------------------------------------------------
 
-    Where all runs have the same clips, their queries attend side by side. They are repeated for every clip, since torch
-    copies the scores where it multiplies with one matrix for all.
+
+def attend_stacked(clips: Clips, queries: Tensor) -> Tensor:
+    """Return what each run's queries (R, Q, D) pool of the tokens of its clips by attention, (R, B, Q, D)."""
+    return _Attention.apply(queries, clips)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, clips: Clips) -> Tensor:
+        pooled, ctx.pull = attention(clips, queries, queries.dtype)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.pull(gradient), None
+
+
+def attention(clips: Clips, queries: Tensor, products: torch.dtype) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return Σ_n softmax_n(qᵀz_n) z_n of each run's queries and clips, and what takes its gradient to the queries.
+
+    Where all runs have the same clips, their queries attend side by side.
+
+    Parameters
+    ----------
+    clips : Clips
+        Their tokens are data and get no gradient.
+    queries : torch.Tensor
+        ``(R, Q, D)``.
+    products : torch.dtype
+        Of the products with tokens; the softmax is computed in that of the queries.
+
+    Returns
+    -------
+    tuple
+        The pooled tokens ``(R, B, Q, D)``, and a callable from their gradient to that of the queries ``(R, Q, D)``.
+        Both hold until the next attention of the same split.
     """
-    tokens = clips.tokens
+    tokens, memory, (runs, count, _) = clips.tokens_in(products), clips.split.memory, queries.shape
+    batch = tokens.shape[-3]  # B
+    flat = tokens.flatten(0, -3)  # (B, N, D) or (R·B, N, D)
     if clips.own:
-        return attend(tokens, queries[:, None].expand(-1, tokens.shape[1], -1, -1), None)
-    pooled = attend(tokens, queries.flatten(0, 1).expand(len(tokens), -1, -1), None)  # (R·Q, D) → (B, R·Q, D)
-    return pooled.unflatten(1, queries.shape[:2]).transpose(0, 1)  # (B, R·Q, D) → (B, R, Q, D) → (R, B, Q, D)
+        every = queries[:, None].expand(-1, batch, -1, -1).flatten(0, 1)  # (R, Q, D) → (R·B, Q, D)
+    else:
+        every = queries.flatten(0, 1).expand(batch, -1, -1)  # (R, Q, D) → (B, R·Q, D)
+    scores = _product(every, flat.mT, memory, "scores")
+    weights = memory.take("weights", scores.shape, scores.dtype, scores.device)
+    torch.softmax(scores, -1, out=weights)  # (R·B, Q, N) or (B, R·Q, N)
+    pooled = _product(weights, flat, memory, "pooled")  # (R·B, Q, D) or (B, R·Q, D)
+
+    def pull(gradient: Tensor) -> Tensor:
+        gradient = gradient.flatten(0, 1) if clips.own else gradient.transpose(0, 1).flatten(1, 2)  # as `pooled`
+        along = _product(gradient, flat.mT, memory, "scores")
+        to_scores = memory.take("scores' gradient", weights.shape, weights.dtype, weights.device)
+        torch.ops.aten._softmax_backward_data.out(along, weights, -1, weights.dtype, grad_input=to_scores)
+        each = _product(to_scores, flat, memory, "queries' gradient")
+        return each.view(runs, batch, count, -1).sum(1) if clips.own else each.sum(0).view_as(queries)
+
+    each_run = pooled.view(runs, batch, count, -1) if clips.own else pooled.unflatten(1, (runs, count)).transpose(0, 1)
+    return each_run, pull
+
+
+def _product(a: Tensor, b: Tensor, memory: Memory, name: str) -> Tensor:
+    """Return a (G, I, J) times b (G, J, K), multiplied in the dtype of b, as numbers in that of a."""
+    out = memory.take(name, (*a.shape[:2], b.shape[2]), b.dtype, b.device)
+    if a.dtype == b.dtype:
+        return torch.bmm(a, b, out=out)
+    narrow = memory.take("narrow", a.shape, b.dtype, a.device).copy_(a)
+    torch.bmm(narrow, b, out=out)
+    return memory.take(name, out.shape, a.dtype, a.device).copy_(out)
 
 
 # ---- vectors of length one ---------------------------------------------------------------------------------
@@ -204,31 +295,6 @@ class _Unit(torch.autograd.Function):
 
 
 # ---- the largest cosine ------------------------------------------------------------------------------------
-
-
-def search_dtype(products: Products, dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """Return the dtype of the products among which a maximum is looked for.
-
-    Parameters
-    ----------
-    products : {"auto", "float32", "bfloat16"}
-        "auto" takes bfloat16 where the processor has instructions for it. "float32" is `dtype` itself.
-    dtype : torch.dtype
-        What everything else is computed in.
-    device : torch.device
-        Where the tokens are.
-
-    Raises
-    ------
-    InputError
-        For another name, or bfloat16 beside anything but float32.
-    """
-    if products not in get_args(Products):
-        raise unknown_name("kind of products", str(products), list(get_args(Products)))
-    if products == "bfloat16" and dtype != torch.float32:
-        raise InputError(f"Products in bfloat16 go with float32, not with {dtype}; choose products='float32'.")
-    fast = products == "auto" and dtype == torch.float32 and has_bfloat16(device)
-    return torch.bfloat16 if fast or products == "bfloat16" else dtype
 
 
 def max_cosine(prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory | None = None) -> Tensor:

@@ -29,6 +29,7 @@ ALL_HEADS = (
 BIOACOUSTIC_HEADS = ("linear", "mlp", "mhca", "ep", "proto", "protobin")  # Table 5
 CONTROL_HEADS = ("linear", "mhca", "protobin")  # Table 6
 COSTLY_HEADS = ("linearc", "conv", "abmilp")
+NARROW_HEADS = ("ep", "proto", "protobin", "protofloat")  # whose largest products may be in bfloat16 (`lib.engine`)
 PROTOTYPE_HEADS = ("protobin", "protofloat", "proto")
 POCKET_ENCODERS = (*BASE_ENCODERS, *SUPERVISED_ENCODERS)
 # Those with a [cls] of their own; the others' linear probe reads the mean token anyway.
@@ -104,7 +105,7 @@ class Profile:
     fine_tuned : tuple of str
         Encoders that are fine-tuned on the shown dataset, the upper line of Figure 2.
     products : {"auto", "float32", "bfloat16"}
-        Of the similarities of prototype heads, see `lib.engine.StackedTraining`.
+        Of the largest products of `NARROW_HEADS`, see `lib.engine.StackedTraining`.
     bootstrap_draws : int
         Draws of the paired bootstrap over test clips and their sources.
     example : int
@@ -280,13 +281,16 @@ PAPER = replace(
 
 
 def with_products(products: str) -> Profile:
-    """Return the prototype heads of `pocket` with one kind of products (`lib.bench_products` compares the two)."""
-    heads = {"control": ("protobin",)}
+    """Return the heads of `pocket` that take narrow products, with one kind (`lib.bench_products` compares the two)."""
+
+    def narrow(group: Group) -> Group:
+        return replace(group, heads=tuple(head for head in group.heads if head in NARROW_HEADS))
+
     return replace(
         POCKET,
         name=f"pocket-{products}",
-        about=f"the prototype heads of `pocket`, their maxima searched for in {products}",
-        groups=tuple(replace(group, heads=heads.get(group.name, ("proto", "protobin"))) for group in POCKET.groups),
+        about=f"the prototype heads and ep of `pocket`, their largest products in {products}",
+        groups=tuple(narrow(group) for group in POCKET.groups),
         ablation_prototypes=(),
         ablation_datasets=(),
         ablation_encoders=(),

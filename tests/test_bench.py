@@ -22,6 +22,7 @@ from lib.bench_sizes import GOALS, QUICK, WHOLE, Shape, made_embeddings, made_ru
 from lib.data.datasets import load_dataset
 from lib.encoders.pocket import POCKET
 from lib.engine import StackedTraining
+from lib.engine_heads import takes_narrow_products
 from lib.errors import InputError
 from lib.figures import read_table, write_table
 from lib.files import _host
@@ -43,7 +44,7 @@ from lib.plots_bench import (
     store_page,
     timed_in_words,
 )
-from lib.profiles import PROFILES, PROTOTYPE_HEADS
+from lib.profiles import NARROW_HEADS, PROFILES
 from lib.results import all_cells
 from lib.search import rungs
 from lib.textbook import TEXTBOOK, TextbookTraining, extra_loss
@@ -379,7 +380,8 @@ def test_both_kinds_of_products_train_the_same_cells_of_pocket_and_differ_in_not
     float32, bfloat16 = (PROFILES[f"pocket-{kind}"] for kind in bench_products.KINDS)
     assert replace(bfloat16, name=float32.name, about=float32.about, products="float32") == float32
     cells = all_cells(float32)
-    assert {cell.head for cell in cells} == set(PROTOTYPE_HEADS) and set(cells) <= set(all_cells(PROFILES["pocket"]))
+    assert {cell.head for cell in cells} == set(NARROW_HEADS) == {head for head in HEADS if takes_narrow_products(head)}
+    assert set(cells) <= set(all_cells(PROFILES["pocket"]))
     value = {float32.name: 0.5, bfloat16.name: 0.75}
     monkeypatch.setattr(
         bench_products,
