@@ -109,8 +109,8 @@ class Clips:
 
     def _read(self) -> Tensor:
         tokens, index = self.split.data.tokens, self.index
-        if isinstance(index, slice):
-            return tokens[index]
+        if isinstance(index, slice) or not isinstance(tokens, Tensor):  # tokens on disk are read into new memory
+            return self.take(tokens)
         part = self.split.memory.take("read", (index.numel(), *tokens.shape[1:]), tokens.dtype, tokens.device)
         return torch.index_select(tokens, 0, index.flatten(), out=part).unflatten(0, index.shape)  # → (B or R, B, N, D)
 
