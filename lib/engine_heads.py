@@ -13,18 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.engine_pooling import (
-    Clips,
-    Weights,
-    affine,
-    attend_stacked,
-    attention,
-    max_cosine,
-    moments,
-    unit,
-    unit_signs,
-    unstack,
-)
+from lib.engine_maxima import max_cosine, unit, unit_signs
+from lib.engine_pooling import Clips, Weights, affine, attend_stacked, attention, moments, unstack
 from lib.heads import Head
 from lib.loss import orthogonality_loss
 from lib.pooling import attend

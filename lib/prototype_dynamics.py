@@ -34,7 +34,8 @@ from torch import Tensor
 
 from lib.encoders import ENCODERS
 from lib.engine import StackedTraining, build
-from lib.engine_pooling import CHUNK, Memory, Weights, maxima, pieces
+from lib.engine_maxima import maxima
+from lib.engine_pooling import CHUNK, Memory, Weights, pieces
 from lib.errors import InputError, unknown_name
 from lib.figures import read_table, write_table
 from lib.files import digest, write_json

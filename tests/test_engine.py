@@ -9,11 +9,12 @@ import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib import engine_pooling
+from lib import engine_maxima, engine_pooling
 from lib.engine import StackedTraining
 from lib.engine_heads import STACKED, OneByOne, StackedHead
 from lib.engine_loss import asymmetric, gradient_of, not_finite
-from lib.engine_pooling import Clips, Memory, best_columns, best_rows, max_cosine, products_dtype, similarity_blocks
+from lib.engine_maxima import best_columns, best_rows, max_cosine, similarity_blocks
+from lib.engine_pooling import Clips, Memory, products_dtype
 from lib.errors import InputError
 from lib.heads import FAMILIES, HEADS
 from lib.loss import asymmetric_loss
@@ -258,10 +259,10 @@ def test_vectors_of_length_one_have_the_gradient_of_autograd(under, beside):
     v = torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     g = torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     dense = v / ((v.square().sum(-1, keepdim=True) + under).sqrt() + beside)
-    assert_close(engine_pooling.unit(v, under, beside), dense)
-    pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (engine_pooling.unit(v, under, beside), dense))
+    assert_close(engine_maxima.unit(v, under, beside), dense)
+    pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (engine_maxima.unit(v, under, beside), dense))
     assert_close(*pair, rtol=1e-9, atol=1e-12)
-    signs, dense = engine_pooling.unit_signs(v), torch.nn.functional.normalize(sign(v), dim=-1)
+    signs, dense = engine_maxima.unit_signs(v), torch.nn.functional.normalize(sign(v), dim=-1)
     assert_close(signs, dense, rtol=1e-12, atol=1e-12)
     pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (signs, dense))
     assert_close(*pair, rtol=1e-9, atol=1e-12)
@@ -279,7 +280,7 @@ def unit(*shape, seed=0, dtype=torch.float32):
 @pytest.mark.parametrize("length", [1, 7, 12, 24, 31])
 @pytest.mark.parametrize("block", [1, 100, 2**18])
 def test_the_maximum_and_its_gradient_are_those_of_the_dense_form_whatever_the_block(length, block, own, monkeypatch):
-    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", block)
+    monkeypatch.setitem(engine_maxima.BLOCK, "cpu", block)
     tokens = unit(*([2, 5] if own else [5]), length, DIM, dtype=torch.float64)
     prototypes = unit(2, 9, DIM, seed=1, dtype=torch.float64)
     weights = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -316,7 +317,7 @@ def test_the_second_candidate_is_the_best_token_of_the_other_columns(values):
 
 
 def test_blocks_of_similarities_fill_no_more_than_the_budget_and_always_the_same_memory(monkeypatch):
-    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 4 * 240)
+    monkeypatch.setitem(engine_maxima.BLOCK, "cpu", 4 * 240)
     tokens, prototypes = unit(5, 24, DIM), unit(33, DIM, seed=1)
     seen, places, whole = [], set(), torch.zeros(5, 24, 33)
     for clips, some, similarity in similarity_blocks(prototypes, tokens):
@@ -353,7 +354,7 @@ def test_candidates_are_decided_by_their_plain_products(clips, candidates, count
     places = torch.stack([torch.randperm(24, generator=draw)[:candidates] for _ in range(clips * count)])
     places = places.view(clips, count, candidates).transpose(1, 2)  # (b·k, c) → (b, c, k)
     wanted, which = (tokens @ prototypes.T).gather(1, places).max(1)
-    value, token = engine_pooling._decide(prototypes, tokens, places)
+    value, token = engine_maxima._decide(prototypes, tokens, places)
     assert_close(value, wanted, rtol=1e-5, atol=1e-6)
     assert torch.equal(token, places.gather(1, which[:, None]).squeeze(1))
 
@@ -404,7 +405,7 @@ def tensors(tree):
 
 
 def test_the_similarity_map_is_never_held_whole(monkeypatch):
-    monkeypatch.setitem(engine_pooling.BLOCK, "cpu", 4 * 2000)
+    monkeypatch.setitem(engine_maxima.BLOCK, "cpu", 4 * 2000)
     data, runs = toy(), [replace(run, prototypes=80) for run in three("protobin")]
     training = StackedTraining(runs, data)
     whole = 8 * data.tokens.shape[1] * 3 * CLASSES * 80  # B·N·K of all runs
