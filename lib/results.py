@@ -163,11 +163,8 @@ class Versions:
             "head_code": definition_version(kind.__module__, kind.__name__),
             "code": [
                 code_version("lib.train", "lib.search", "lib.loss", "lib.metrics", "lib.store"),
-                code_version(
-                    *("lib.engine", "lib.engine_heads", "lib.engine_loss"),
-                    *("lib.engine_maxima", "lib.engine_pooling", "lib.pooling"),
-                ),
-                code_version("lib.hardware"),
+                code_version("lib.engine", "lib.engine_heads", "lib.engine_loss", "lib.engine_maxima"),
+                code_version("lib.engine_pooling", "lib.pooling", "lib.hardware"),
                 definition_version("lib.heads", "parameter_groups"),
             ],
             **feature_versions(cell),
