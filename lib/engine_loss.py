@@ -1,8 +1,8 @@
 """The gradients of the losses of `lib.loss`, for many runs at once and written out.
 
 A loss is a function of few numbers and many small steps: left to autograd it costs a cheap head more than the head
-itself. Training needs the gradient alone; where a loss is NaN or infinite, so is that. Symbols as in `lib.engine`:
-R runs, B clips, C classes.
+itself. Training needs the gradient alone; a run that has diverged is known by that, too. Symbols as in `lib.engine`: R
+runs, B clips, C classes.
 """
 
 import functools

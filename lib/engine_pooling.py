@@ -95,7 +95,7 @@ class Clips:
         """Return the tokens (B, N, D) or (R, B, N, D) in a dtype, until the next batch overwrites them."""
         if dtype == self.split.dtype:
             return self.tokens
-        # From float16 to bfloat16 there is a slow way and this one.
+        # By way of the weights' float32: from float16 to bfloat16 directly takes torch several times as long.
         return self.split.memory.take("tokens", self.tokens.shape, dtype, self.tokens.device).copy_(self.tokens)
 
     def unit_tokens(self, scale: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ def attention(clips: Clips, queries: Tensor, products: torch.dtype) -> tuple[Ten
     -------
     tuple
         The pooled tokens ``(R, B, Q, D)``, and a callable from their gradient to that of the queries ``(R, Q, D)``.
-        Both hold until the next attention of the same split.
+        Both hold until the next attention that writes into the same memory.
     """
     tokens, memory, (runs, count, _) = clips.tokens_in(products), clips.split.memory, queries.shape
     batch = tokens.shape[-3]  # B

@@ -250,7 +250,8 @@ Markdown("\n".join(f"- {line}" for line in timed_in_words(bench)))
 # A ratio can be large because the other loop is bad. So here is another measure: the products that a head cannot do
 # without (`lib.bench_sizes.necessary_products`), by the seconds of the engine, as a share of the rate at which the
 # same machine multiplies two large square matrices. The rest goes into reading tokens, maxima, softmaxes, the
-# optimiser and calls. A head that multiplies little, like `linear`, cannot have a large share.
+# optimiser and calls. A head that multiplies little, like `linear`, cannot have a large share. The rate is measured once
+# for each head, within a second, on a machine that others may share: so a share can come out a little above 100 %.
 
 # %%
 page_image(plot_shares(bench), colours=64)
