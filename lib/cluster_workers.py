@@ -17,7 +17,7 @@ from distributed.utils import get_mp_context
 
 from lib.errors import InputError
 from lib.paths import MANIFESTS, REPOSITORY, scratch
-from lib.workers import context, start_worker
+from lib.workers import EVERYTHING, context, start_worker
 
 TRIES = 3  # of a task whose worker process ends; its machine may be short of memory only for a while
 LIBRARIES = ("torch", "numpy", "scipy", "optuna", "safetensors", "dask", "distributed")
@@ -73,7 +73,7 @@ def gpus_here() -> list[str]:
 def import_once() -> None:
     """Have the processes start from a server that has imported everything, where there is such a thing."""
     get_mp_context()  # says itself what to import there, once; the next line is the last word
-    context("distributed", "lib.cluster_workers")
+    context(EVERYTHING, "distributed", "lib.cluster_workers")
 
 
 # ---- a task ------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def execute(paths: Sequence[Path], parameters: dict[str, object], folder: Path) 
     chain, readers, evidence = ([path for path in paths if path.name.startswith(kind)] for kind in kinds)
     others = [[path] for path in paths if path not in (*chain, *readers, *evidence)]
     for tasks in ([chain, *others] if chain else others, [[path] for path in readers], [evidence] if evidence else []):
-        for _ in run_parallel(_run_in_order, [(task, parameters, folder) for task in tasks]):
+        for _ in run_parallel(_run_in_order, [(task, parameters, folder) for task in tasks], imported="lib.notebooks"):
             pass
     return list(paths)
 

@@ -7,6 +7,7 @@ the hours are an order of magnitude.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -20,6 +21,7 @@ import torch
 from lib import published
 from lib.bench_sizes import Shape, necessary_products
 from lib.data.paper_manifests import read_manifest
+from lib.encoders.network import Network
 from lib.encoders.upstream import FAMILIES, empty_network
 from lib.errors import InputError
 from lib.figures import read_table
@@ -149,19 +151,29 @@ def _reserved(rule: dict) -> float:
 def grid_of(manifest: dict, seconds: float) -> tuple[int, int]:
     """Return (S_t, S_f) of a clip: of the length that upstream pads to, or of its own where upstream takes any."""
     family, config = FAMILIES[manifest["family"]], manifest["config"]
-    network = empty_network(manifest["family"], config)
     native = family.native_frames(config)
     front_end = family.front_end(config, (0.0, 1.0), native, family.PADDING)
     frames = native or front_end.frames_of(round(seconds * 16_000))
-    _, grid = network.embedding(torch.empty(1, *front_end.shape_of(frames), device="meta"))
-    return grid
+    return _grid(manifest["family"], json.dumps(config), front_end.shape_of(frames))
 
 
 def encoder_operations(manifest: dict, tokens: int) -> float:
     """Return the floating-point operations of a clip's way through a ViT: 24·N·D² + 4·N²·D a block, two a product."""
-    network = empty_network(manifest["family"], manifest["config"])
+    network = _network(manifest["family"], json.dumps(manifest["config"]))
     width, depth = network.blocks[0].mlp.fc2.out_features, len(network.blocks)
     return depth * (24.0 * tokens * width**2 + 4.0 * tokens**2 * width)
+
+
+# A plan asks the same of an encoder for every dataset, and a page makes many plans.
+@functools.cache
+def _network(family: str, config: str) -> Network:
+    return empty_network(family, json.loads(config))
+
+
+@functools.cache
+def _grid(family: str, config: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    _, grid = _network(family, config).embedding(torch.empty(1, *shape, device="meta"))
+    return grid
 
 
 def epochs_searched(profile: Profile) -> int:

@@ -27,7 +27,8 @@ class Size(NamedTuple):
 
 def layer(kind: type[nn.Module], *sizes: int, rng: Generator, **settings: Any) -> nn.Module:
     """Build a Linear or Conv2d, weight and bias U(−1/√fan_in, 1/√fan_in), drawn from `rng` alone."""
-    module = nn.utils.skip_init(kind, *sizes, **settings)  # kind() would draw from torch's global generator
+    # kind() would draw from torch's global generator; on the meta device, for counting, nothing is allocated
+    module = nn.utils.skip_init(kind, *sizes, **settings, device=torch.get_default_device())
     bound = module.weight[0].numel() ** -0.5
     with torch.no_grad():
         for parameter in module.parameters():

@@ -16,6 +16,8 @@ import torch
 
 from lib.errors import InputError
 
+EVERYTHING = "lib.results"  # imports all that computes
+
 _elsewhere: list[Callable[..., Iterator[Any]]] = []  # where tasks are sent instead, the last while it is open
 
 
@@ -28,11 +30,13 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: int | None = None) -> Iterator[Any]:
+def run_parallel(
+    function: Callable[..., Any], tasks: Iterable[tuple], workers: int | None = None, imported: str = EVERYTHING
+) -> Iterator[Any]:
     """Yield ``function(*task)`` for each task, as they finish; `function` must be importable.
 
     One torch thread a worker: two workers of one thread beat one of two on small matrices, and a fixed number
-    of threads is what makes results repeat byte for byte.
+    of threads is what makes results repeat byte for byte. `imported` is the module that workers have from the start.
     """
     tasks = list(tasks)
     if _elsewhere:
@@ -48,7 +52,9 @@ def run_parallel(function: Callable[..., Any], tasks: Iterable[tuple], workers: 
         finally:
             torch.set_num_threads(threads)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=context(), initializer=start_worker, initargs=(dict(os.environ),))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context(imported), initializer=start_worker, initargs=(dict(os.environ),)
+    )
     try:
         pending: list[Future] = [pool.submit(function, *task) for task in tasks]
         for done in as_completed(pending):
@@ -77,12 +83,12 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def context(*also: str) -> BaseContext:
-    """Return how processes start: on Linux from a server that has imported all modules once, elsewhere anew."""
+def context(*modules: str) -> BaseContext:
+    """Return how processes start: on Linux from a server that has imported these modules once, elsewhere anew."""
     if not sys.platform.startswith("linux"):
         return get_context("spawn")
     forking = get_context("forkserver")
-    forking.set_forkserver_preload(["lib.results", *also])
+    forking.set_forkserver_preload(list(modules))
     return forking
 
 

@@ -13,6 +13,7 @@ from lib import profiles, shards, streaming
 from lib.engine import StackedTraining
 from lib.engine_heads import STACKED
 from lib.errors import InputError
+from lib.heads import HEADS
 from lib.paths import REPOSITORY
 from lib.results import make_cell
 from lib.shards import close_folder, write_shard
@@ -146,6 +147,12 @@ def test_runs_that_do_not_fit_are_refused_and_what_is_small_is_never_asked_about
     largest = trained_bytes(profiles.PROFILES["pocket-full"], "linearc", 128, 50, (31, 8), 20)
     check_room("pocket", largest, "cpu")
     assert trained_bytes(paper, "linear", *sizes) == 16 * 25 * (768 * 527 + 527)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_that_fits_into_no_memory_is_counted_all_the_same(head):
+    many = 10_000_000  # classes, the vectors of one of them 3 kB: linearc would take 16 TB for a single run
+    assert trained_bytes(profiles.PROFILES["paper"], head, 768, many, (64, 8), 1) > 16 * 25 * many
 
 
 def test_a_gpu_is_judged_by_its_own_memory(monkeypatch):
