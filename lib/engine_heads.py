@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.engine_maxima import max_cosine, unit, unit_signs
+from lib.engine_maxima import Units, largest_cosines, largest_cosines_vjp, unit, unit_signs
 from lib.engine_pooling import Clips, Weights, affine, attend_stacked, attention, moments, unstack
 from lib.heads import Head
 from lib.loss import orthogonality_loss
@@ -42,6 +42,11 @@ class StackedHead:
     def __init__(self, plain: Head, products: torch.dtype) -> None:
         self.plain, self.products = plain, products
         self.length = plain.grid[0] * plain.grid[1]  # N
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether `vjp` asks autograd."""
+        return type(self).vjp is StackedHead.vjp
 
     def constants(self, tokens: Tensor) -> Weights:
         """Return what the head needs of each clip's tokens (B, N, D) whatever its weights."""
@@ -306,26 +311,42 @@ class Protofloat(StackedHead):
     def unit_tokens(self, clips: Clips) -> Tensor:
         return clips.unit_tokens(clips.constant("scale"))  # (B, N, D) or (R, B, N, D)
 
-    def unit_prototypes(self, w: Weights) -> Tensor:
+    def unit_prototypes(self, w: Weights) -> Units:
         return unit(w["prototypes"])  # (R, K, D)
 
-    def maxima(self, w: Weights, clips: Clips) -> Tensor:
-        """Return the largest cosines (R, B, K)."""
-        return max_cosine(self.unit_prototypes(w), self.unit_tokens(clips), self.products, clips.split.memory)
-
     def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
-        return classify(self.maxima(w, clips), w)
+        prototypes, tokens = self.unit_prototypes(w).vectors, self.unit_tokens(clips)
+        return self.classified(largest_cosines(prototypes, tokens, self.products, clips.split.memory), w)[0]
+
+    def classified(self, cosines: Tensor, w: Weights) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Weights]]]:
+        """Return logits of cosines (R, B, K), and what takes their gradient to the cosines and to the classifier."""
+
+        def pull(gradient: Tensor) -> tuple[Tensor, Weights]:
+            return gradient @ w["classifier.weight"], of_layer("classifier", gradient, cosines)  # (R, B, C) @ (R, C, K)
+
+        return classify(cosines, w), pull
+
+    def vjp(self, w: Weights, names: Collection[str], clips: Clips) -> tuple[Tensor, Tensor | None, Pull]:
+        prototypes, tokens = self.unit_prototypes(w), self.unit_tokens(clips)
+        cosines, pull_cosines = largest_cosines_vjp(prototypes, tokens, self.products, clips.split.memory)
+        logits, pull_logits = self.classified(cosines, w)
+
+        def pull(gradient: Tensor) -> Weights:
+            below, gradients = pull_logits(gradient)
+            return {"prototypes": pull_cosines(below)} | gradients
+
+        return logits, None, pull
 
 
 class Protobin(Protofloat):
     """Protofloat with signs."""
 
-    def unit_prototypes(self, w: Weights) -> Tensor:
+    def unit_prototypes(self, w: Weights) -> Units:
         return unit_signs(w["prototypes"])  # (R, K, D)
 
 
 class Proto(Protofloat):
-    """Protofloat with upstream's cosine, two channels wider, and a class-dependent classifier."""
+    """Protofloat with upstream's cosine, two channels wider, a class-dependent classifier, and a loss of its own."""
 
     def constants(self, tokens: Tensor) -> Weights:
         return {"scale": (tokens.square().sum(-1) + 2 * 1e-4**2 + 1e-4).rsqrt()}  # (B, N)
@@ -334,17 +355,34 @@ class Proto(Protofloat):
         extra = (1e-4 * clips.constant("scale"))[..., None]  # (B, N, 1) or (R, B, N, 1)
         return torch.cat([super().unit_tokens(clips), extra, extra], -1)  # (…, N, D + 2)
 
-    def unit_prototypes(self, w: Weights) -> Tensor:
+    def unit_prototypes(self, w: Weights) -> Units:
         prototypes = F.pad(w["prototypes"].flatten(1, 2), (0, 2), value=1e-4)  # (R, C, J, D) → (R, K, D + 2)
         return unit(prototypes, under=1e-4, beside=1e-4)
 
-    def logits(self, w: Weights, clips: Clips, training: bool) -> Tensor:
-        weight = w["classifier.weight"].relu()  # (R, C, J)
-        y = (self.maxima(w, clips).relu() / 1.01).unflatten(2, weight.shape[1:])  # (R, B, K) → (R, B, C, J)
-        return torch.einsum("rbcj,rcj->rbc", y, weight) + w["classifier.bias"][:, None]
+    def classified(self, cosines: Tensor, w: Weights) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Weights]]]:
+        weight, bias = w["classifier.weight"].relu(), w["classifier.bias"]  # (R, C, J), (R, C)
+        y = (cosines.relu() / 1.01).unflatten(2, weight.shape[1:])  # (R, B, K) → (R, B, C, J)
 
-    def extra_loss(self, w: Weights) -> Tensor | None:
-        return self.plain.orthogonality_weight * torch.vmap(orthogonality_loss)(w["prototypes"])
+        def pull(gradient: Tensor) -> tuple[Tensor, Weights]:
+            of_y = (gradient[..., None] * weight[:, None]).flatten(2)  # (R, B, C, J) → (R, B, K)
+            of_weight = torch.einsum("rbc,rbcj->rcj", gradient, y) * (weight > 0)
+            return of_y * (cosines > 0) / 1.01, {"classifier.weight": of_weight, "classifier.bias": gradient.sum(1)}
+
+        return torch.einsum("rbcj,rcj->rbc", y, weight) + bias[:, None], pull
+
+    def vjp(self, w: Weights, names: Collection[str], clips: Clips) -> tuple[Tensor, Tensor | None, Pull]:
+        logits, _, pull_logits = super().vjp(w, names, clips)
+        with torch.inference_mode(False):  # this part of the gradient is autograd's
+            leaf = w["prototypes"].clone().requires_grad_()
+            extra = self.plain.orthogonality_weight * torch.vmap(orthogonality_loss)(leaf)  # (R,)
+            (apart,) = torch.autograd.grad(extra.sum(), leaf)
+
+        def pull(gradient: Tensor) -> Weights:
+            gradients = pull_logits(gradient)
+            both = gradients["prototypes"][..., :-2].unflatten(1, leaf.shape[1:3]) + apart  # (R, K, D) → (R, C, J, D)
+            return gradients | {"prototypes": both}
+
+        return logits, extra.detach(), pull
 
 
 # ---- any head ----------------------------------------------------------------------------------------------

@@ -75,9 +75,9 @@ def gradient_of(loss: Callable[[Tensor, Tensor], Tensor]) -> Gradient:
 
 
 def _by_autograd(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> Tensor:
-    with torch.enable_grad():
-        logits = logits.detach().requires_grad_()  # (R, B, C)
-        losses = torch.stack([loss(*run) for run in zip(logits, targets.expand_as(logits), strict=True)])  # (R,)
+    with torch.inference_mode(False), torch.enable_grad():
+        logits, targets = logits.clone().requires_grad_(), targets.clone().expand_as(logits)  # (R, B, C)
+        losses = torch.stack([loss(*run) for run in zip(logits, targets, strict=True)])  # (R,)
         return torch.autograd.grad(losses.sum(), logits)[0]
 
 

@@ -5,8 +5,8 @@ another's. The similarity map (B, N, K) is never held whole: a block of it is ma
 block is written over it.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,81 +21,72 @@ LANES = 16  # fp32 numbers in a vector of 512 bits, the widest that processors h
 # ---- vectors of length one ---------------------------------------------------------------------------------
 
 
-def unit(vectors: Tensor, under: float = 0.0, beside: float = 0.0) -> Tensor:
-    """Return v / (√(‖v‖² + under) + beside) of vectors (…, D), with the gradient in one pass instead of eight."""
-    return _Unit.apply(vectors, under, beside, False)
+class Units(NamedTuple):
+    """Vectors u = v/n of length one, n = r + beside, r = √(‖v‖² + under), and what ∂u/∂v is made of.
+
+    It maps a gradient g to (g − u (uᵀg) n/r) / n.
+    """
+
+    vectors: Tensor  # u (…, D)
+    norm: Tensor  # n (…, 1)
+    root: Tensor  # r (…, 1)
 
 
-def unit_signs(latent: Tensor) -> Tensor:
-    """Return sign(v) / √D of vectors (…, D); backward the sign is the identity (Eq. 2), the length is not."""
-    return _Unit.apply(latent, 0.0, 0.0, True)
+def unit(vectors: Tensor, under: float = 0.0, beside: float = 0.0) -> Units:
+    """Return v / (√(‖v‖² + under) + beside) of vectors v (…, D)."""
+    root = vectors.square().sum(-1, keepdim=True).add_(under).sqrt_()
+    norm = (root + beside).clamp_min_(1e-12)
+    return Units(vectors / norm, norm, root)
 
 
-class _Unit(torch.autograd.Function):
-    """u = v/n, n = r + beside, r = √(‖v‖² + under): ∂u/∂v maps g to (g − u (uᵀg) n/r) / n."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, under: float, beside: float, signs: bool) -> Tensor:
-        if signs:
-            root = norm = vectors.new_tensor(vectors.shape[-1] ** 0.5)
-            # As numbers, 1 or 0, then scaled: a choice between two numbers takes fifteen times as long.
-            units = torch.ge(vectors, 0, out=torch.empty_like(vectors)).mul_(2 / root).sub_(1 / root)
-        else:
-            root = vectors.square().sum(-1, keepdim=True).add_(under).sqrt_()
-            norm = (root + beside).clamp_min_(1e-12)
-            units = vectors / norm
-        ctx.save_for_backward(units, norm, root)
-        return units
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        units, norm, root = ctx.saved_tensors
-        along = (units * gradient).sum(-1, keepdim=True) * (norm / root)  # (…, 1)
-        return torch.addcmul(gradient, units, along, value=-1).div_(norm), None, None, None
+def unit_signs(latent: Tensor) -> Units:
+    """Return sign(v) / √D of latent vectors v (…, D); backward the sign is the identity (Eq. 2), the length is not."""
+    root = latent.new_full((1,), latent.shape[-1] ** 0.5)
+    # As numbers, 1 or 0, then scaled: a choice between two numbers takes fifteen times as long.
+    signs = torch.ge(latent, 0, out=torch.empty_like(latent)).mul_(2 / root).sub_(1 / root)
+    return Units(signs, root, root)
 
 
 # ---- the largest cosine ------------------------------------------------------------------------------------
 
 
-def max_cosine(prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory | None = None) -> Tensor:
+def largest_cosines(prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory) -> Tensor:
     """Return the largest dot product of each run's prototypes with the tokens of each clip, (R, B, K).
-
-    Only the token that wins gets gradient, as in `lib.pooling.max_cosine`, so the backward costs O(R·B·K·D), not
-    O(R·B·N·K·D).
 
     Parameters
     ----------
     prototypes : torch.Tensor
         ``(R, K, D)``, of length one.
     tokens : torch.Tensor
-        ``(B, N, D)``, the same for all runs, or ``(R, B, N, D)``; of length one. They are data and get no gradient.
+        ``(B, N, D)``, the same for all runs, or ``(R, B, N, D)``; of length one.
     search : torch.dtype
         Of the products among which the maximum is looked for. Where it is narrower than the tokens' own, the best
         tokens of the two best columns (`best_columns`) are compared again in theirs, and the winner's value is theirs.
-    memory : Memory, optional
+    memory : Memory
         Where the similarities are written.
     """
-    memory = memory or Memory()
-    if torch.is_grad_enabled() and prototypes.requires_grad:
-        return _MaxCosine.apply(prototypes, tokens, search, memory)
     return _of_each_run(prototypes, tokens, search, memory, with_winners=False)[0]
 
 
-class _MaxCosine(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, prototypes: Tensor, tokens: Tensor, search: torch.dtype, memory: Memory) -> Tensor:
-        values, winners = _of_each_run(prototypes, tokens, search, memory, with_winners=True)
-        ctx.save_for_backward(tokens, winners)
-        return values
+def largest_cosines_vjp(
+    prototypes: Units, tokens: Tensor, search: torch.dtype, memory: Memory
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return `largest_cosines`, and what takes their gradient (R, B, K) to the vectors before they had length one.
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """∂/∂p_k = Σ_b g_bk · (the token of clip b that won for k); the sum is what an embedding bag computes."""
-        tokens, winners = ctx.saved_tensors  # (B, N, D) or (R, B, N, D), and (R, B, K)
+    Only the token that wins gets gradient, as in `lib.pooling.max_cosine`, so the way back costs O(R·B·K·D), not
+    O(R·B·N·K·D). Tokens are data and get none.
+    """
+    values, winners = _of_each_run(prototypes.vectors, tokens, search, memory, with_winners=True)  # (R, B, K) each
+
+    def pull(gradient: Tensor) -> Tensor:
+        """∂/∂u_k = Σ_b g_bk · (the token of clip b that won for k), and u_k times that token is the cosine itself."""
+        weights = gradient.mT / prototypes.norm  # (R, K, B)
+        along = (gradient * values).sum(1)[..., None] / prototypes.root  # (R, K, 1)
         rows = (winners + _first_rows(tokens)).mT.flatten(0, 1)  # among those of all clips: (R, K, B) → (R·K, B)
-        weights = gradient.mT.flatten(0, 1)  # (R, B, K) → (R·K, B)
-        sums = F.embedding_bag(rows, tokens.flatten(0, -2), per_sample_weights=weights, mode="sum")  # (R·K, D)
-        return sums.unflatten(0, (len(winners), -1)), None, None, None
+        sums = F.embedding_bag(rows, tokens.flatten(0, -2), per_sample_weights=weights.flatten(0, 1), mode="sum")
+        return sums.view_as(prototypes.vectors).addcmul_(prototypes.vectors, along, value=-1)  # (R·K, D) → (R, K, D)
+
+    return values, pull
 
 
 def _of_each_run(

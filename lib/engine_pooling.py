@@ -19,6 +19,7 @@ from lib.store import Embeddings
 Weights = dict[str, Tensor]
 Products = Literal["auto", "float32", "bfloat16"]
 CHUNK = 64  # clips that are read at a time where all are read
+LITTLE = 2**26  # bytes up to which a split's tokens are kept a second time, in a narrower dtype
 
 # ---- clips -------------------------------------------------------------------------------------------------
 
@@ -65,6 +66,17 @@ class Split:
         self.data, self.dtype, self.memory = data, dtype, memory
         chunks = [constants(part.to(dtype)) for part in data.tokens.split(CHUNK)] if constants else [{}]
         self.constants = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        self._narrow: dict[torch.dtype, Tensor] = {}
+
+    def tokens_in(self, dtype: torch.dtype) -> Tensor | None:
+        """Return all tokens (clips, N, D) in a dtype, converted once and kept; None where that takes much memory."""
+        tokens = self.data.tokens
+        if not isinstance(tokens, Tensor) or tokens.numel() * dtype.itemsize > LITTLE:
+            return None
+        if dtype not in self._narrow:
+            # By way of the weights' float32: from float16 to bfloat16 directly takes torch several times as long.
+            self._narrow[dtype] = torch.cat([part.to(self.dtype).to(dtype) for part in tokens.split(CHUNK)])
+        return self._narrow[dtype]
 
 
 class Clips:
@@ -92,18 +104,19 @@ class Clips:
         return part if part.dtype == self.split.dtype else self._written(part)
 
     def tokens_in(self, dtype: torch.dtype) -> Tensor:
-        """Return the tokens (B, N, D) or (R, B, N, D) in a dtype, until the next batch overwrites them."""
+        """Return the tokens (B, N, D) or (R, B, N, D) in a dtype; to be read alone, as `tokens`."""
         if dtype == self.split.dtype:
             return self.tokens
-        # By way of the weights' float32: from float16 to bfloat16 directly takes torch several times as long.
+        if (narrow := self.split.tokens_in(dtype)) is not None:
+            return self._read(narrow)
         return self.split.memory.take("tokens", self.tokens.shape, dtype, self.tokens.device).copy_(self.tokens)
 
     def unit_tokens(self, scale: Tensor) -> Tensor:
         """Return the tokens times a number for each, (B, N) or (R, B, N), until the next batch overwrites them."""
         return self._written(self._read()).mul_(scale[..., None])
 
-    def _read(self) -> Tensor:
-        tokens, index = self.split.data.tokens, self.index
+    def _read(self, tokens: Tensor | None = None) -> Tensor:
+        tokens, index = self.split.data.tokens if tokens is None else tokens, self.index
         if isinstance(index, slice) or not isinstance(tokens, Tensor):  # tokens on disk are read into new memory
             return self.take(tokens)
         part = self.split.memory.take("read", (index.numel(), *tokens.shape[1:]), tokens.dtype, tokens.device)

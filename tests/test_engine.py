@@ -10,10 +10,10 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib import engine_maxima, engine_pooling
-from lib.engine import StackedTraining
-from lib.engine_heads import STACKED, OneByOne, StackedHead
+from lib.engine import StackedTraining, build
+from lib.engine_heads import STACKED, OneByOne
 from lib.engine_loss import asymmetric, gradient_of, not_finite
-from lib.engine_maxima import best_columns, best_rows, max_cosine, similarity_blocks
+from lib.engine_maxima import Units, best_columns, best_rows, largest_cosines, largest_cosines_vjp, similarity_blocks
 from lib.engine_pooling import Clips, Memory, products_dtype
 from lib.errors import InputError
 from lib.heads import FAMILIES, HEADS
@@ -235,23 +235,28 @@ def test_runs_whose_loss_is_not_finite_are_known_by_their_gradient(name):
 
 
 @pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
-@pytest.mark.parametrize("head", ["linear", "mlp", "linpre"])
+@pytest.mark.parametrize("head", ["linear", "mlp", "linpre", "ep", "protobin", "protofloat", "proto"])
 def test_gradients_without_a_graph_are_those_of_autograd(head, orders):
-    """`vjp` of a head that writes its gradient out, against that of `StackedHead`, which asks autograd."""
+    """`vjp` of a head that writes its gradient out, against what autograd says of the plain head, run by run."""
     training = StackedTraining(three(head, orders), toy(), torch.float64)
-    names, split = training._optimizer.names, training.prepare(training.data)
+    stacked, split = training._head, training.prepare(training.data)
+    assert not stacked.needs_graph
     index = torch.randint(24, (3, 8), generator=torch.Generator().manual_seed(0))
-    clips = Clips(split, index if len(set(orders)) > 1 else index[0])
-    written, traced = (
-        vjp(training._at(slice(0, 3)), names, clips)
-        for vjp in (training._head.vjp, partial(StackedHead.vjp, training._head))
-    )
-    assert_close(written[0], traced[0], rtol=1e-12, atol=1e-12)
-    gradient = torch.randn(written[0].shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    found, wanted = written[2](gradient), traced[2](gradient)
+    index = index if len(set(orders)) > 1 else index[:1].expand(3, -1)
+    names, w = training._optimizer.names, training._at(slice(0, 3))
+    logits, extra, pull = stacked.vjp(w, names, Clips(split, index if len(set(orders)) > 1 else index[0]))
+    gradient = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = pull(gradient)
     assert set(found) == set(names)
-    for name in names:
-        assert_close(found[name], wanted[name], rtol=1e-12, atol=1e-12)
+    for row, plain in enumerate(build(run, training.data).double() for run in three(head, orders)):
+        plain.load_state_dict({name: stack[row] for name, stack in w.items()})
+        data = training.data
+        said = plain(data.tokens[index[row]].double(), data.cls[index[row]].double())
+        assert_close(logits[row], said, rtol=1e-9, atol=1e-12)
+        ((said * gradient[row]).sum() + plain.extra_loss()).backward()
+        assert extra is None or math.isclose(extra[row], plain.extra_loss().item(), rel_tol=1e-9)
+        for name, parameter in plain.named_parameters():
+            assert_close(found[name][row], parameter.grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("under", "beside"), [(0.0, 0.0), (1e-4, 1e-4)])
@@ -259,13 +264,12 @@ def test_vectors_of_length_one_have_the_gradient_of_autograd(under, beside):
     v = torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     g = torch.randn(3, 5, DIM, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     dense = v / ((v.square().sum(-1, keepdim=True) + under).sqrt() + beside)
-    assert_close(engine_maxima.unit(v, under, beside), dense)
-    pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (engine_maxima.unit(v, under, beside), dense))
-    assert_close(*pair, rtol=1e-9, atol=1e-12)
-    signs, dense = engine_maxima.unit_signs(v), torch.nn.functional.normalize(sign(v), dim=-1)
-    assert_close(signs, dense, rtol=1e-12, atol=1e-12)
-    pair = (torch.autograd.grad((u * g).sum(), v)[0] for u in (signs, dense))
-    assert_close(*pair, rtol=1e-9, atol=1e-12)
+    of_signs = torch.nn.functional.normalize(sign(v), dim=-1)
+    both = (engine_maxima.unit(v.detach(), under, beside), dense), (engine_maxima.unit_signs(v.detach()), of_signs)
+    for (u, norm, root), plain in both:
+        assert_close(u, plain, rtol=1e-12, atol=1e-12)
+        (wanted,) = torch.autograd.grad((plain * g).sum(), v)
+        assert_close((g - u * (u * g).sum(-1, keepdim=True) * norm / root) / norm, wanted, rtol=1e-9, atol=1e-12)
 
 
 # ---- the largest cosine
@@ -284,14 +288,13 @@ def test_the_maximum_and_its_gradient_are_those_of_the_dense_form_whatever_the_b
     tokens = unit(*([2, 5] if own else [5]), length, DIM, dtype=torch.float64)
     prototypes = unit(2, 9, DIM, seed=1, dtype=torch.float64)
     weights = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    found = max_cosine(prototypes.requires_grad_(), tokens, torch.float64)
-    dense = (tokens @ prototypes[:, None].mT).amax(2)  # (R, B, N, K) → (R, B, K)
+    vectors = (3 * prototypes).requires_grad_()
+    dense = (tokens @ torch.nn.functional.normalize(vectors, dim=-1)[:, None].mT).amax(2)  # (R, B, N, K) → (R, B, K)
+    found, pull = largest_cosines_vjp(engine_maxima.unit(vectors.detach()), tokens, torch.float64, Memory())
     assert_close(found, dense, rtol=1e-12, atol=1e-12)
-    (wanted,) = torch.autograd.grad((dense * weights).sum(), prototypes)
-    (got,) = torch.autograd.grad((found * weights).sum(), prototypes)
-    assert_close(got, wanted, rtol=1e-12, atol=1e-12)
-    with torch.no_grad():
-        assert_close(max_cosine(prototypes, tokens, torch.float64), dense, rtol=1e-12, atol=1e-12)
+    (wanted,) = torch.autograd.grad((dense * weights).sum(), vectors)
+    assert_close(pull(weights), wanted, rtol=1e-12, atol=1e-12)
+    assert_close(largest_cosines(prototypes, tokens, torch.float64, Memory()), dense, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -334,14 +337,15 @@ def test_bfloat16_products_search_but_float32_decides():
     near = torch.nn.functional.normalize(tokens[:, 3] + 1e-3 * unit(4, 64, seed=2), dim=-1)
     tokens[:, 8] = near  # another row and another column of the table in which the maximum is looked for
     exact, winners = (tokens @ prototypes.T).max(1)
-    found = max_cosine(prototypes.requires_grad_()[None], tokens, torch.bfloat16)[0]
+    every = Units(prototypes[None], torch.ones(1, 400, 1), torch.full((1, 400, 1), torch.inf))  # no gradient of length
+    found, pull = largest_cosines_vjp(every, tokens, torch.bfloat16, Memory())
+    found = found[0]
     pair = (winners == 3) | (winners == 8)
     assert pair.sum() > 50 and len(winners[pair].unique()) == 2
     assert_close(found[pair], exact[pair], rtol=1e-6, atol=1e-7)
     assert (found <= exact + 1e-6).all() and (exact - found).max() < 2**-8
-    with torch.no_grad():
-        assert torch.equal(max_cosine(prototypes[None], tokens, torch.bfloat16)[0], found)
-    (gradient,) = torch.autograd.grad(found[pair].sum(), prototypes)
+    assert torch.equal(largest_cosines(prototypes[None], tokens, torch.bfloat16, Memory())[0], found)
+    gradient = pull(pair[None].float())[0]
     clips, columns = pair.nonzero(as_tuple=True)
     wanted = torch.zeros_like(prototypes).index_add(0, columns, tokens[clips, winners[pair]])
     assert_close(gradient, wanted, rtol=1e-5, atol=1e-5)
@@ -418,10 +422,24 @@ def test_the_similarity_map_is_never_held_whole(monkeypatch):
 def test_no_second_copy_of_all_tokens_is_made(head, monkeypatch):
     for module in ("lib.engine", "lib.engine_pooling"):
         monkeypatch.setattr(f"{module}.CHUNK", 8)
+    monkeypatch.setattr(engine_pooling, "LITTLE", 0)
     data = toy(48)
     with Largest() as largest:
         StackedTraining(three(head), data).advance(1).scores(data)
     assert data.tokens[:8].numel() <= largest.numbers <= data.tokens.numel() / 3
+
+
+@pytest.mark.parametrize("orders", ORDERS.values(), ids=ORDERS)
+def test_few_tokens_are_kept_in_bfloat16_too_and_change_nothing(orders, monkeypatch):
+    """Up to `LITTLE` bytes they are converted once, beyond it batch by batch."""
+    data, kept = toy(48), []
+    for limit in (2 * data.tokens.numel(), 2 * data.tokens.numel() - 1):
+        monkeypatch.setattr(engine_pooling, "LITTLE", limit)
+        training = StackedTraining(three("ep", orders), data, products="bfloat16").advance(2)
+        kept.append((training.prepare(data).tokens_in(torch.bfloat16), training.scores(data)))
+    (narrow, scores), (nothing, others) = kept
+    assert torch.equal(narrow, data.tokens.bfloat16()) and nothing is None
+    assert torch.equal(scores, others)
 
 
 def test_memory_is_taken_again_and_grows_where_more_is_asked_for():
