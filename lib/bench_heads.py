@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lib.bench_sizes import GOALS, RUN_AFTER_RUN, Plan, Shape, made_embeddings, made_runs, necessary_products, stages
+from lib.bench_sizes import RUN_AFTER_RUN, Plan, Shape, goal, made_embeddings, made_runs, necessary_products, stages
 from lib.engine import StackedTraining
 from lib.engine_heads import takes_narrow_products
-from lib.hardware import has_bfloat16
+from lib.hardware import has_bfloat16, has_matrix_units
 from lib.heads import FAMILIES
 from lib.profiles import Profile
 from lib.search import rungs
@@ -377,7 +377,7 @@ def engine_rows(
             "ratio_low": min(ratios),
             "ratio_high": max(ratios),
             "reference_ratio": middle["reference"] / middle[name],
-            "goal": GOALS.get(head, {}).get(kind),
+            "goal": goal(head, kind, has_matrix_units(CPU)),
             "products": kind,
             "gflop": operations / 1e9,
             "gemm_gflops": rate / 1e9,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lib.hardware import has_bfloat16
+from lib.hardware import has_bfloat16, has_matrix_units
 
 
 def processor() -> str:
@@ -26,10 +26,10 @@ def machine(device: torch.device | None = None) -> str:
     device : torch.device, optional
         The GPU that was measured, if it was not the processor alone.
     """
-    bf16 = "with" if has_bfloat16(torch.device("cpu")) else "without"
-    words = (
-        f"{processor()}, {os.cpu_count()} cores ({torch.backends.cpu.get_cpu_capability()}, {bf16} bfloat16 products)"
-    )
+    cpu, instructions = torch.device("cpu"), torch.backends.cpu.get_cpu_capability()
+    bf16 = f"{'with' if has_bfloat16(cpu) else 'without'} bfloat16 products"
+    bf16 += " in matrix units" * has_matrix_units(cpu)
+    words = f"{processor()}, {os.cpu_count()} cores ({instructions}, {bf16})"
     if device is not None:
         words = f"{torch.cuda.get_device_name(device)}, beside {words}"
     threads = torch.get_num_threads()

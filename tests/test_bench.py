@@ -18,7 +18,17 @@ from lib import bench, bench_heads, bench_parts, bench_products
 from lib.bench import FILES, measure
 from lib.bench_heads import COLUMNS, CPU, PLAIN_RUNS, loops_of, passing, plain, protocol, urban_rows
 from lib.bench_parts import MEMORY_LOOPS, fresh_processes, gpu_rows, peak_memory
-from lib.bench_sizes import GOALS, QUICK, WHOLE, Shape, made_embeddings, made_runs, necessary_products, stages
+from lib.bench_sizes import (
+    GOALS,
+    QUICK,
+    WHOLE,
+    Shape,
+    goal,
+    made_embeddings,
+    made_runs,
+    necessary_products,
+    stages,
+)
 from lib.data.datasets import load_dataset
 from lib.encoders.pocket import POCKET
 from lib.engine import StackedTraining
@@ -26,6 +36,7 @@ from lib.engine_heads import takes_narrow_products
 from lib.errors import InputError
 from lib.figures import read_table, write_table
 from lib.files import _host
+from lib.hardware import has_matrix_units
 from lib.heads import HEADS, build_head
 from lib.machine import machine
 from lib.paths import FIGURES, REPOSITORY, figure_root, scratch
@@ -253,8 +264,8 @@ def test_the_quick_benchmark_writes_every_column(written):
         assert row.gemm_share == pytest.approx(row.gflop / row.engine_s / row.gemm_gflops, rel=1e-4)
         assert row.ratio_low <= row.ratio * 1.0001 and row.ratio <= row.ratio_high * 1.0001
         assert row.threads == 1 and math.isnan(row.metric_s) == (row.shape == "urban")
-        goal = GOALS.get(row.head, {}).get(row.products)
-        assert math.isnan(row.goal) if goal is None else row.goal == goal
+        promised = goal(row.head, row.products, has_matrix_units(torch.device("cpu")))
+        assert math.isnan(row.goal) if promised is None else row.goal == promised
     cost, memory = (read_table(folder / "bench" / f"{name}.csv") for name in ("cost", "memory"))
     assert set(cost["varied"]) == {"clips", "tokens", "prototypes", "configurations"}
     assert list(cost.loc[cost["varied"] == "tokens", "tokens"]) == [8, 24]
@@ -413,7 +424,16 @@ def test_the_page_names_every_promise_that_was_not_kept_and_no_other():
             rows = table[(table["head"] == head) & (table["products"] == kind)]
             assert len(rows), f"{head} in {kind} was promised and not measured"
             for row in rows.itertuples():
-                assert (f"`{head}` at {row.shape} in {kind}" in words) == (row.ratio < goals[kind])
+                assert row.goal in {goal(head, kind, matrix_units) for matrix_units in (False, True)}
+                assert (f"`{head}` at {row.shape} in {kind}" in words) == (row.ratio < row.goal)
+
+
+def test_eight_times_are_promised_of_protobin_on_matrix_units_alone():
+    kinds = ("float32", "bfloat16")
+    assert [goal("protobin", kind, units) for units in (False, True) for kind in kinds] == [3, 3, 3, 8]
+    assert (
+        goal("ep", "bfloat16", True) == goal("linear", "float32", True) == 4 and goal("conv", "float32", True) is None
+    )
 
 
 @pytest.mark.parametrize(
