@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.engine_maxima import Units, largest_cosines, largest_cosines_vjp, unit, unit_signs
-from lib.engine_pooling import Clips, Weights, affine, attend_stacked, attention, moments, unstack
+from lib.engine_pooling import Clips, Weights, affine, attend_stacked, attention, classify, moments, of_layer, unstack
 from lib.heads import Head
 from lib.loss import orthogonality_loss
 from lib.pooling import attend
@@ -89,16 +89,6 @@ class StackedHead:
             return dict(zip(leaves, torch.autograd.grad(ends, list(leaves.values()), gradients), strict=True))
 
         return logits.detach(), None if extra is None else extra.detach(), pull
-
-
-def classify(y: Tensor, w: Weights) -> Tensor:
-    """Return W y + b of y (B, I) or (R, B, I): (R, B, C)."""
-    return affine(y, w["classifier.weight"], w["classifier.bias"])
-
-
-def of_layer(layer: str, gradient: Tensor, x: Tensor) -> Weights:
-    """Return the gradients of a layer's weight and bias from that of its output (R, B, O); x as in `affine`."""
-    return {f"{layer}.weight": gradient.mT @ x, f"{layer}.bias": gradient.sum(1)}  # (R, O, B) @ (B, I)
 
 
 # ---- cls and token map -------------------------------------------------------------------------------------

@@ -198,6 +198,16 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return wide.unflatten(1, weight.shape[:2]).transpose(0, 1)  # (B, R·O) → (B, R, O) → (R, B, O)
 
 
+def classify(y: Tensor, w: Weights) -> Tensor:
+    """Return W y + b of y (B, I) or (R, B, I): (R, B, C)."""
+    return affine(y, w["classifier.weight"], w["classifier.bias"])
+
+
+def of_layer(layer: str, gradient: Tensor, x: Tensor) -> Weights:
+    """Return the gradients of a layer's weight and bias from that of its output (R, B, O); x as in `affine`."""
+    return {f"{layer}.weight": gradient.mT @ x, f"{layer}.bias": gradient.sum(1)}  # (R, O, B) @ (B, I)
+
+
 # ---- attention ---------------------------------------------------------------------------------------------
 
 

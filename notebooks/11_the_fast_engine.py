@@ -176,8 +176,8 @@ torch.allclose(one_by_one, wide)
 # autograd makes twice as many of their gradients, and each step has a price that does not depend on how small it is.
 # So the engine has the gradients of its losses written out, and does not ask for the losses themselves; and those of the
 # heads that are a layer or two (`linear`, `linpre`, `mlp`), of `ep` and of the prototype heads. For these autograd has
-# nothing to do, and torch is told so (`torch.inference_mode`), which makes each of their many small steps cheaper. The
-# gradient of a vector $v$ whose length is taken out, as of a prototype, is
+# nothing to do (but for the second loss of `proto`), and torch is told so (`torch.inference_mode`), which makes each of
+# their many small steps cheaper. The gradient of a vector $v$ whose length is taken out, as of a prototype, is
 #
 # $$u = \frac{v}{\lVert v \rVert}: \qquad g \;\mapsto\; \frac{g - u\,(u^\top g)}{\lVert v \rVert} .$$
 #
