@@ -24,9 +24,9 @@ GOALS: dict[str, dict[str, float]] = {
     "mlp": {"float32": 4},
     "mhca": {"float32": 4},
     "ep": {"float32": 4, "bfloat16": 4},
-    "protobin": {"float32": 3, "bfloat16": 3},
+    "protobin": {"float32": 3},
 }
-MATRIX_UNIT_GOALS: dict[str, dict[str, float]] = {"protobin": {"bfloat16": 8}}  # ... and with matrix units instead
+MATRIX_UNIT_GOALS: dict[str, dict[str, float]] = {"protobin": {"bfloat16": 8}}  # ... and with matrix units besides
 # What the engine makes run after run anyway; so a few configurations are timed at a large shape, and not all.
 RUN_AFTER_RUN = ("conv", "abmilp")
 

@@ -233,7 +233,8 @@ page_image(plot_ratios(bench), colours=128)
 # What could be had at all? *At most* in the next table is a loop of which nothing is left but the products that the head
 # cannot do without, at the rate at which this machine multiplies two large matrices: no calls, no softmax, no
 # optimiser. Where the textbook loop spends half of its time in such products, no other loop can be three times as fast.
-# Eight times are promised of `protobin` where bfloat16 has matrix units of its own (AMX and the like); elsewhere three.
+# Of `protobin` three times are promised in float32, and eight in bfloat16 where that has matrix units of its own (AMX and
+# the like); without them nothing is promised in bfloat16.
 
 # %%
 promises_page(bench)
